@@ -1,0 +1,5 @@
+"""The rules of the layers that come with torch; importing this registers them."""
+
+from spectrain.kernels.rules import linear
+
+__all__ = ["linear"]
