@@ -1,0 +1,49 @@
+# `make train` and `make test` work on a fresh clone: scripts/with_venv.py makes .venv when it is missing or out of date.
+# ARGS are words for the program, quoted as in a shell: make train ARGS="data.path='my photo.png' model.width=512"
+PYTHON ?= python3
+ARGS ?=
+# The raw text: make must not expand the dollars of an interpolation such as $${seed}.
+export SPECTRAIN_ARGS = $(value ARGS)
+
+RUN = @command -v "$(PYTHON)" >/dev/null 2>&1 || { \
+	echo "error: $(PYTHON) was not found; install Python 3.11 or newer, or name it: make $@ PYTHON=/path/to/python3" >&2; \
+	exit 2; }; \
+	"$(PYTHON)" scripts/with_venv.py
+
+.DEFAULT_GOAL := help
+.PHONY: help train evaluate test test-slow lint format venv clean clean-venv
+
+help: ## show this list
+	@echo 'usage: make TARGET [ARGS="..."] [PYTHON=python3.12]'
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  %-11s %s\n", $$1, $$2 }' Makefile
+
+train: ## train a network; ARGS are overrides: make train ARGS="model.width=512 logger=csv"
+	$(RUN) --args python scripts/train.py
+
+evaluate: ## evaluate a checkpoint: make evaluate ARGS="ckpt_path=runs/.../checkpoints/best.ckpt"
+	$(RUN) --args python scripts/evaluate.py
+
+test: ## run the quick tests; ARGS are pytest's: make test ARGS="-k spectrum -x"
+	$(RUN) --args python -m pytest
+
+test-slow: ## run the slow tests
+	$(RUN) --args python -m pytest -m "slow and not gpu"
+
+lint: ## ruff check, ruff format --check, mypy --strict
+	$(RUN) ruff check .
+	$(RUN) ruff format --check .
+	$(RUN) mypy
+
+format: ## let ruff sort imports and format
+	$(RUN) ruff check --fix .
+	$(RUN) ruff format .
+
+venv: ## only make .venv
+	$(RUN)
+
+clean: ## remove caches and build outputs (not runs, not .venv)
+	@rm -rf build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	@find src tests scripts -name __pycache__ -type d -prune -exec rm -rf {} +
+
+clean-venv: ## remove .venv
+	@rm -rf .venv .venv.lock
