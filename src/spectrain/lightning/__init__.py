@@ -1,0 +1,20 @@
+"""The Lightning side: module, callbacks, loggers. The only layer that imports the Trainer's side of Lightning, or wandb."""
+
+from spectrain.lightning.history import RunHistory
+from spectrain.lightning.interrupt import GracefulInterrupt
+from spectrain.lightning.loggers import MetricsCSV, wandb_logger
+from spectrain.lightning.module import WideNetworkModule
+from spectrain.lightning.progress import TrainingProgress
+from spectrain.lightning.random_state import RandomState
+from spectrain.lightning.spectrum_callback import SpectrumCallback
+
+__all__ = [
+    "GracefulInterrupt",
+    "MetricsCSV",
+    "RandomState",
+    "RunHistory",
+    "SpectrumCallback",
+    "TrainingProgress",
+    "WideNetworkModule",
+    "wandb_logger",
+]

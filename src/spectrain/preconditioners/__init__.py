@@ -1,0 +1,14 @@
+"""What acts on a gradient: the sample-side preconditioner and the landmarks that feed it."""
+
+from spectrain.preconditioners.landmarks import EXTENSIONS, Landmarks, choose_landmarks, interpolate_grid
+from spectrain.preconditioners.sample_side import SamplePreconditioner, apply_sample, orthonormal_columns
+
+__all__ = [
+    "EXTENSIONS",
+    "Landmarks",
+    "SamplePreconditioner",
+    "apply_sample",
+    "choose_landmarks",
+    "interpolate_grid",
+    "orthonormal_columns",
+]

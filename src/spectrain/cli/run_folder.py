@@ -1,0 +1,119 @@
+"""One folder holds one run: where it lies, and what a checkpoint in it may be resumed with."""
+
+import datetime
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+
+import spectrain
+from spectrain.errors import InputError
+
+# What a resumed run must share with the run that wrote the checkpoint; the rest (max_steps, logger, paths) may change.
+FIXED_ON_RESUME = ("data", "model", "optimizer", "preconditioner", "spectral_map", "spectrum", "seed")
+
+
+def load_checkpoint(path: str) -> dict[str, Any]:
+    """Read a checkpoint of spectrain, tensors and primitives only.
+
+    Raises:
+        InputError: it is missing, a directory, truncated, wants to run code, or was not written by spectrain.
+    """
+    file = Path(path)
+    if not file.exists():
+        raise InputError(f"ckpt_path={path} does not exist; give a file such as runs/NAME/checkpoints/last.ckpt.")
+    if file.is_dir():
+        raise InputError(f"ckpt_path={path} is a folder; give the file in it, such as {file}/checkpoints/last.ckpt.")
+    try:
+        checkpoint = torch.load(file, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise InputError(f"ckpt_path={path} cannot be read ({error.strerror or error}).") from error
+    except Exception as error:
+        raise InputError(
+            f"ckpt_path={path} is not a checkpoint that can be loaded safely: it is truncated, broken, or holds code."
+        ) from error
+    if not isinstance(checkpoint, dict) or "spectrain_version" not in checkpoint or "config" not in checkpoint:
+        raise InputError(f"ckpt_path={path} was not written by spectrain; it holds no configuration of a run.")
+    return checkpoint
+
+
+def resumed_config(cfg: DictConfig, checkpoint: dict[str, Any], overrides: list[str]) -> DictConfig:
+    """The configuration of the checkpoint, with the command line's overrides on top.
+
+    Raises:
+        InputError: an override changes what a resumed run must share with the earlier one.
+    """
+    saved = OmegaConf.create(checkpoint["config"])
+    assert isinstance(saved, DictConfig)  # noqa: S101  written by this program
+    keys = [override.split("=", 1)[0].lstrip("+~").split("@")[0] for override in overrides]
+    if "experiment" in keys or "debug" in keys:
+        merged = cfg
+    else:
+        merged = OmegaConf.create(OmegaConf.to_container(saved))  # type: ignore[assignment]
+        for key in keys:
+            if not key.startswith("hydra"):
+                OmegaConf.update(merged, key, OmegaConf.select(cfg, key), merge=False, force_add=True)
+        merged.ckpt_path = cfg.ckpt_path
+    changes = list(_differences(_fixed(saved), _fixed(merged)))
+    if changes:
+        raise InputError(
+            f"ckpt_path={cfg.ckpt_path} cannot be resumed with other settings: {'; '.join(changes)}. "
+            "Leave those overrides out (a checkpoint carries its own), or start a new run without ckpt_path."
+        )
+    return merged
+
+
+def choose_run_folder(cfg: DictConfig, name: str) -> Path:
+    """The folder of this run, not yet made: the checkpoint's own when resuming, otherwise a new one.
+
+    Raises:
+        InputError: the folder exists and is not empty, or its place is a file.
+    """
+    if cfg.ckpt_path is not None:
+        own = Path(cfg.ckpt_path).resolve().parent.parent
+        if cfg.paths.run_dir is None or Path(cfg.paths.run_dir).resolve() == own:
+            if (own / "config.yaml").exists():
+                return own
+            raise InputError(
+                f"ckpt_path={cfg.ckpt_path} does not lie in a run folder (RUN/checkpoints/last.ckpt beside RUN/config.yaml); "
+                "name the folder to go on in: paths.run_dir=runs/NAME."
+            )
+    if cfg.paths.run_dir is None:
+        stem = f"{name}-{datetime.datetime.now():%Y%m%d_%H%M%S}"
+        return next(p for p in _numbered(Path(cfg.paths.output_dir), stem) if not p.exists())
+    folder = Path(cfg.paths.run_dir)
+    if folder.is_file():
+        raise InputError(f"paths.run_dir={folder} is a file; give a folder that does not exist yet.")
+    if folder.is_dir() and any(folder.iterdir()):
+        raise InputError(
+            f"paths.run_dir={folder} exists and is not empty; nothing is written over. Give another folder, "
+            f"or resume the run in it: ckpt_path={folder}/checkpoints/last.ckpt."
+        )
+    return folder
+
+
+def make_run_folder(folder: Path, cfg: DictConfig) -> None:
+    """Create the folder with config.yaml (resolved) in it."""
+    folder.mkdir(parents=True, exist_ok=True)
+    header = f"# spectrain {spectrain.__version__}\n"
+    (folder / "config.yaml").write_text(header + OmegaConf.to_yaml(cfg, resolve=True))
+
+
+def _numbered(parent: Path, stem: str) -> Iterator[Path]:
+    yield parent / stem
+    for number in range(2, 10_000):
+        yield parent / f"{stem}-{number}"
+
+
+def _fixed(cfg: DictConfig) -> dict[str, Any]:
+    return {key: OmegaConf.to_container(OmegaConf.create({"v": cfg.get(key)}))["v"] for key in FIXED_ON_RESUME}  # type: ignore[index,call-overload]
+
+
+def _differences(saved: Any, now: Any, key: str = "") -> Iterator[str]:
+    if isinstance(saved, dict) and isinstance(now, dict):
+        for name in sorted({*saved, *now}):
+            yield from _differences(saved.get(name), now.get(name), f"{key}.{name}".lstrip("."))
+    elif saved != now:
+        yield f"{key} is {now}, was {saved} in the checkpoint"

@@ -1,0 +1,123 @@
+"""``spectrain-train``: one run from a configuration to a run folder."""
+
+import logging
+import os
+import shlex
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import hydra
+import pytorch_lightning as pl
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import DictConfig, OmegaConf
+
+from spectrain.cli import build
+from spectrain.cli.config_dir import config_dir
+from spectrain.cli.errors import run_guarded
+from spectrain.cli.overrides import check_overrides, normalize
+from spectrain.cli.run_folder import choose_run_folder, load_checkpoint, make_run_folder, resumed_config
+from spectrain.cli.validation import validate
+from spectrain.errors import InputError
+from spectrain.lightning import (
+    GracefulInterrupt,
+    MetricsCSV,
+    RandomState,
+    RunHistory,
+    SpectrumCallback,
+    TrainingProgress,
+)
+from spectrain.lightning.report import finish_run
+
+INTERRUPTED = 130  # 128 + SIGINT, as shells report it
+
+
+def train(cfg: DictConfig, overrides: list[str] | None = None, task: str = "image") -> dict[str, Any]:
+    """Run one configuration; return what ``summary.json`` holds.
+
+    `overrides` are the command line's, needed to resume; `task` names the run folder.
+
+    Raises:
+        InputError: anything in the configuration or the files it names cannot be used. Nothing is then written.
+    """
+    checkpoint = None
+    if cfg.ckpt_path is not None:
+        checkpoint = load_checkpoint(cfg.ckpt_path)
+        cfg = resumed_config(cfg, checkpoint, overrides or [])
+    validate(cfg)
+    folder = choose_run_folder(cfg, task)
+    config_yaml = OmegaConf.to_yaml(cfg)
+    cfg.paths.run_dir = str(folder)
+
+    pl.seed_everything(cfg.seed, verbose=False)
+    data = build.build_data(cfg)
+    network = build.build_network(cfg, data)
+    module = build.build_module(cfg, network, data, config_yaml)
+    callbacks = build.build_callbacks(cfg)
+    spectrum = next((c for c in callbacks if isinstance(c, SpectrumCallback)), None)
+    if spectrum is None:
+        raise InputError("callbacks.spectrum is missing: a run needs spectrain.lightning.SpectrumCallback.")
+    history, interrupt = RunHistory(spectrum), GracefulInterrupt()
+    own = [spectrum, history, RandomState(), interrupt, TrainingProgress()]
+
+    make_run_folder(folder, cfg)
+    loggers = [MetricsCSV(folder), *filter(None, [build.build(cfg, "logger")])]
+    trainer = build.build_trainer(cfg, [*own, *(c for c in callbacks if c is not spectrum)], loggers)
+    print(f"run folder: {folder}")
+    trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
+    summary = finish_run(folder, trainer, module, history, spectrum, figures=cfg.figures)
+    if interrupt.interrupted:
+        print(f"Stopped at step {trainer.global_step} of {trainer.max_steps}. To resume:\n  {resume_command(folder)}")
+        raise KeyboardInterrupt
+    return summary
+
+
+def resume_command(folder: Path) -> str:
+    """What a person types to go on with the run in `folder`, in the way this run was started."""
+    override = f"ckpt_path={folder}/checkpoints/last.ckpt"
+    if "SPECTRAIN_ARGS" in os.environ:  # started by make
+        return f'make train ARGS="{override}"'
+    program = Path(sys.argv[0])
+    return shlex.join([*(["python", str(program)] if program.suffix == ".py" else [program.name]), override])
+
+
+def quiet_libraries() -> None:
+    """Silence what Lightning says about choices that are made on purpose here."""
+    logging.getLogger("pytorch_lightning").setLevel(logging.WARNING)
+    logging.getLogger("lightning.fabric").setLevel(logging.WARNING)
+    for message in (
+        ".*does not have many workers.*",
+        ".*Checkpoint directory .* exists and is not empty.*",
+        ".*You're resuming from a checkpoint that ended before the epoch ended.*",
+        ".*The number of training batches.*",
+    ):
+        warnings.filterwarnings("ignore", message=message)
+    warnings.showwarning = _plain_warning
+
+
+def _plain_warning(message: Warning | str, *_: Any, **__: Any) -> None:
+    print(f"warning: {message}", file=sys.stderr, flush=True)
+
+
+@hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")
+def _job(cfg: DictConfig) -> None:
+    quiet_libraries()
+    hydra_config = HydraConfig.get()
+    task = hydra_config.runtime.choices.get("experiment") or hydra_config.runtime.choices.get("data") or "run"
+    code = run_guarded(lambda: train(cfg, list(hydra_config.overrides.task), task), debug=bool(cfg.show_traceback))
+    if code:
+        sys.exit(code)
+
+
+def main() -> None:
+    """Check the command line, then let Hydra run it."""
+    sys.argv[1:] = normalize(sys.argv[1:])
+    code = run_guarded(lambda: check_overrides(sys.argv[1:], config_dir(), "train"), debug=False)
+    if code:
+        sys.exit(code)
+    _job()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,113 @@
+"""What a run did over its steps: quality, time, and the residual's energy per band of eigenmodes.
+
+Shapes: n training points, C outputs, k modes, B bands.
+"""
+
+import time
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from spectrain.lightning.spectrum_callback import SpectrumCallback
+from spectrain.spectrum.measures import energy_per_band
+
+
+class Stopwatch:
+    """Wall and CPU seconds of this process between `start` and `stop`, summed."""
+
+    def __init__(self) -> None:
+        self.seconds = 0.0
+        self.cpu_seconds = 0.0
+        self._since: tuple[float, float] | None = None
+
+    def start(self) -> None:
+        """Run (again)."""
+        self._since = (time.perf_counter(), time.process_time())
+
+    def stop(self) -> None:
+        """Pause; does nothing when it is not running."""
+        if self._since is not None:
+            self.seconds += time.perf_counter() - self._since[0]
+            self.cpu_seconds += time.process_time() - self._since[1]
+            self._since = None
+
+
+class RunHistory(pl.Callback):
+    """Keeps one row per validation, in memory and in the checkpoint, for the figures and the summary.
+
+    The clock counts training and refreshes; it stands still in validations, so that two runs compare whatever they log.
+    Band energies are those of the residual on the training points, in the basis of the run's first spectrum.
+    """
+
+    def __init__(self, spectrum: SpectrumCallback) -> None:
+        self._spectrum = spectrum
+        self.clock = Stopwatch()
+        self.rows: list[dict[str, float]] = []
+        self.edges: list[int] = []
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Start the clock."""
+        self.clock.start()
+
+    def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the clock."""
+        self.clock.stop()
+
+    def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Add a row; start the clock again when this was a pause of the training."""
+        if not trainer.sanity_checking:
+            self.record(trainer, pl_module)
+        if trainer.training or trainer.validating or trainer.state.fn == "fit":
+            self.clock.start()
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Stop the clock."""
+        self.clock.stop()
+
+    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
+        """Stop the clock."""
+        self.clock.stop()
+
+    def record(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """One row: step, seconds, cpu_seconds, the validation's metrics, ``band_j`` energies."""
+        metrics = {name: float(value) for name, value in pl_module.metrics.compute().items()}
+        row = {"step": trainer.global_step, "seconds": self.clock.seconds, "cpu_seconds": self.clock.cpu_seconds}
+        self.rows.append({**row, **metrics, **self._bands(trainer, pl_module)})
+
+    def _bands(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
+        basis = self._spectrum.initial
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        if basis is None:
+            return {}
+        self.edges = band_edges(basis.rank)
+        prediction: Tensor = pl_module.metrics.reconstruction().flatten(0, 1)[data.train_pixels.to(pl_module.device)]
+        residual = prediction.double() - data.train_y.to(prediction.device).double()
+        energies = energy_per_band(basis, residual.to(basis.eigenvectors), self.edges)
+        return {f"band_{j}": float(energy) for j, energy in enumerate(energies)}
+
+    def column(self, name: str) -> Tensor:
+        """One value per row, nan where a row lacks it."""
+        return torch.tensor([row.get(name, float("nan")) for row in self.rows], dtype=torch.float64)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Primitives only."""
+        running = self.clock._since is not None
+        self.clock.stop()
+        if running:
+            self.clock.start()
+        return {"rows": self.rows, "seconds": self.clock.seconds, "cpu_seconds": self.clock.cpu_seconds, "edges": self.edges}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Go on from an earlier part of the run."""
+        self.rows, self.edges = list(state_dict["rows"]), list(state_dict["edges"])
+        self.clock.seconds, self.clock.cpu_seconds = state_dict["seconds"], state_dict["cpu_seconds"]
+
+
+def band_edges(rank: int) -> list[int]:
+    """0, 1, 4, 16, 64, ..., rank: bands wide enough to read in one figure."""
+    edges = [0, 1]
+    while edges[-1] < rank:
+        edges.append(min(rank, 4 * edges[-1]))
+    return edges[: edges.index(rank) + 1]

@@ -1,0 +1,128 @@
+"""Where scalars go: metrics.csv in every run, and Weights & Biases, offline unless the user says otherwise."""
+
+import csv
+import os
+from argparse import Namespace
+from pathlib import Path
+from typing import Any
+
+import wandb
+from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.utilities import rank_zero_only
+
+
+class MetricsCSV(Logger):
+    """One row per logged step in ``metrics.csv``, appended as the run goes.
+
+    A resumed run keeps the rows of its earlier part up to the step it resumes from. (Lightning's own CSVLogger deletes
+    them.) A new column rewrites the file once.
+    """
+
+    def __init__(self, run_dir: str | Path) -> None:
+        super().__init__()
+        self.path = Path(run_dir) / "metrics.csv"
+        self._rows: list[dict[str, Any]] = []
+        self._columns: list[str] = ["step"]
+        self._written = 0
+        self._first_step: int | None = None
+
+    @property
+    def name(self) -> str:
+        """Of this logger."""
+        return "metrics"
+
+    @property
+    def version(self) -> str:
+        """None is kept: a run folder holds one run."""
+        return ""
+
+    @property
+    def save_dir(self) -> str:
+        """The run folder."""
+        return str(self.path.parent)
+
+    @rank_zero_only
+    def log_hyperparams(self, params: dict[str, Any] | Namespace, *args: Any, **kwargs: Any) -> None:
+        """Nothing: config.yaml holds them."""
+
+    @rank_zero_only
+    def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
+        """Add `metrics` to the row of `step`."""
+        step = step or 0
+        if self._first_step is None:
+            self._first_step = step
+            self._read_earlier(step)
+        if not self._rows or self._rows[-1]["step"] != step:
+            self._rows.append({"step": step})
+        self._rows[-1].update(metrics)
+        new = [name for name in metrics if name not in self._columns]
+        if new:
+            self._columns += new
+            self._written = 0
+
+    @rank_zero_only
+    def save(self) -> None:
+        """Write what is not on disk yet; the last row stays open, since more may come for its step."""
+        self._write(final=False)
+
+    @rank_zero_only
+    def finalize(self, status: str) -> None:
+        """Write all."""
+        self._write(final=True)
+
+    def _write(self, final: bool) -> None:
+        upto = len(self._rows) if final else len(self._rows) - 1
+        if upto <= self._written:
+            return
+        fresh = self._written == 0
+        target = self.path.with_suffix(".tmp") if fresh else self.path
+        with target.open("w" if fresh else "a", newline="") as file:
+            writer = csv.DictWriter(file, self._columns, restval="")
+            if fresh:
+                writer.writeheader()
+            writer.writerows(self._rows[self._written : upto])
+        if fresh:
+            os.replace(target, self.path)  # a full disk never costs the rows that were there
+        self._written = upto
+
+    def _read_earlier(self, step: int) -> None:
+        if not self.path.exists():
+            return
+        with self.path.open(newline="") as file:
+            reader = csv.DictReader(file)
+            self._columns = list(reader.fieldnames or self._columns)
+            rows = [{**row, "step": int(row["step"])} for row in reader if row.get("step", "").isdigit()]
+        self._rows = [row for row in rows if row["step"] < step]
+
+
+def wandb_logger(
+    run_dir: str | Path,
+    *,
+    project: str = "spectrain",
+    entity: str | None = None,
+    name: str | None = None,
+    group: str | None = None,
+    tags: list[str] | None = None,
+    mode: str = "offline",
+) -> WandbLogger:
+    """A W&B run in `run_dir`; its id is made once and kept there, so that a resumed run goes on in the same one.
+
+    ``mode="offline"`` needs no account. The run is opened here and not by WandbLogger, whose ``offline=True`` leaves
+    WANDB_MODE in the environment for every later job of a sweep.
+    """
+    id_file = Path(run_dir) / "wandb_id.txt"
+    run_id = id_file.read_text().strip() if id_file.exists() else wandb.util.generate_id()
+    id_file.write_text(run_id + "\n")
+    run = wandb.init(
+        project=project,
+        entity=entity,
+        name=name or Path(run_dir).name,
+        group=group,
+        tags=tags,
+        mode=mode,  # type: ignore[arg-type]
+        dir=str(run_dir),
+        id=run_id,
+        resume="allow" if mode == "online" else None,
+        settings=wandb.Settings(silent=True, console="off", x_disable_stats=False),
+    )
+    return WandbLogger(experiment=run)

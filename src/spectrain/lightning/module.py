@@ -1,0 +1,118 @@
+"""The LightningModule that trains a wide network, with or without a sample-side preconditioner.
+
+Shapes: b points of a batch, d input dims, C outputs.
+"""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+import spectrain
+from spectrain.errors import InputError
+from spectrain.metrics import ImageMetrics
+from spectrain.preconditioners import SamplePreconditioner
+
+
+class WideNetworkModule(pl.LightningModule):
+    """Trains ``network`` on batches (x [b, d], y [b, C], index [b]) with any loss, optimizer and schedule.
+
+    The preconditioner S acts on the gradient at the network's output; the loss that is computed and logged is the true one.
+
+    Args:
+        network: any `nn.Module` from [b, d] to [b, C].
+        optimizer: from parameters to an optimizer, e.g. ``functools.partial(torch.optim.Adam, lr=1e-2)``.
+        schedule: from the optimizer to a scheduler stepped at every step; None keeps the rate.
+        loss: (output, y) -> scalar, a mean over the batch.
+        preconditioner: None trains without.
+        metrics: accumulates the predictions of the validation batches; its values are logged under ``val/``.
+        config_yaml: kept in every checkpoint, so that the run can be resumed and evaluated from the checkpoint alone.
+        hparams: plain containers, handed to the loggers.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        *,
+        schedule: Callable[[Optimizer], LRScheduler] | None = None,
+        loss: Callable[[Tensor, Tensor], Tensor] = functional.mse_loss,
+        preconditioner: SamplePreconditioner | None = None,
+        metrics: ImageMetrics | None = None,
+        config_yaml: str = "",
+        hparams: Any = None,
+    ) -> None:
+        super().__init__()
+        self.network = network
+        self.preconditioner = preconditioner
+        self.metrics = metrics
+        self._optimizer, self._schedule, self._loss = optimizer, schedule, loss
+        self._config_yaml = config_yaml
+        if hparams:
+            self.save_hyperparameters(hparams)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The network's output [b, C]."""
+        output: Tensor = self.network(x)
+        return output
+
+    def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
+        """The true loss; S enters in its backward pass."""
+        x, y, index = batch
+        output = self(x)
+        if self.preconditioner is not None:
+            output = self.preconditioner(output, index)
+        loss = self._loss(output, y)
+        if not bool(torch.isfinite(loss)):
+            raise InputError(self._diverged(float(loss)))
+        self.log("train/loss", loss, prog_bar=True)
+        self.log("optimizer/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        return loss
+
+    def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
+        """Collect the predictions."""
+        if self.metrics is not None:
+            self.metrics.update(self(batch[0]))
+
+    def on_validation_epoch_end(self) -> None:
+        """Log ``val/...`` on the whole validation set."""
+        if self.metrics is not None:
+            for name, value in self.metrics.compute().items():
+                self.log(f"val/{name}", value, prog_bar=name == "psnr")
+
+    def on_validation_epoch_start(self) -> None:
+        """Forget the predictions of the last validation."""
+        if self.metrics is not None:
+            self.metrics.reset()
+
+    def configure_optimizers(self) -> Any:
+        """The base optimizer and its schedule, stepped once per optimizer step."""
+        optimizer = self._optimizer(self.network.parameters())
+        if self._schedule is None:
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._schedule(optimizer), "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add version, configuration and preconditioner; a checkpoint holds tensors and primitives only."""
+        checkpoint["spectrain_version"] = spectrain.__version__
+        checkpoint["config"] = self._config_yaml
+        if self.preconditioner is not None:
+            checkpoint["preconditioner"] = self.preconditioner.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the preconditioner."""
+        if self.preconditioner is not None and "preconditioner" in checkpoint:
+            self.preconditioner.load_state_dict(checkpoint["preconditioner"])
+
+    def _diverged(self, loss: float) -> str:
+        saved = getattr(self.trainer.checkpoint_callback, "last_model_path", "") or "none yet"
+        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
+        return (
+            f"The loss is {loss} at step {self.trainer.global_step} (learning rate {rate:.3g}); the run stops here. "
+            f"Last good checkpoint: {saved}. Try a lower optimizer.lr, preconditioner=none, or a smaller spectrum.rank."
+        )

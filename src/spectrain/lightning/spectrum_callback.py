@@ -1,0 +1,149 @@
+"""The callback that recomputes the kernel's spectrum from landmarks and hands it to the preconditioner.
+
+Shapes: n training points, m landmarks, k modes.
+"""
+
+import time
+import warnings
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+
+from spectrain.errors import InputError, SpectrainWarning
+from spectrain.lightning.module import WideNetworkModule
+from spectrain.preconditioners import Landmarks, choose_landmarks
+from spectrain.spectrum import Spectrum
+from spectrain.spectrum.measures import condition_number
+
+
+class SpectrumCallback(pl.Callback):
+    """Every `every_n_steps` steps: kernel on the landmarks -> spectrum -> eigenvectors at all points -> preconditioner.
+
+    Without a preconditioner the spectrum is measured once, before training. A refresh leaves the run's random numbers
+    as they were; one that fails keeps the last good spectrum and says so.
+
+    Args:
+        rank: k, the modes that are kept; at most `subset_size`.
+        subset_size: m, the number of landmarks.
+        every_n_steps: optimizer steps between refreshes.
+        extension: how the eigenvectors reach the training points, see `choose_landmarks`.
+    """
+
+    def __init__(
+        self, rank: int = 64, subset_size: int = 1024, every_n_steps: int = 20, extension: str = "auto"
+    ) -> None:
+        if rank > subset_size:
+            raise InputError(
+                f"spectrum.rank={rank} is above spectrum.subset_size={subset_size}: "
+                "a kernel on m landmarks has m modes at the most."
+            )
+        self.rank, self.subset_size, self.every_n_steps, self.extension = rank, subset_size, every_n_steps, extension
+        self.spectrum: Spectrum | None = None  # on the landmarks
+        self.initial: Spectrum | None = None  # the first one of the run, at all training points
+        self.refresh_seconds = 0.0
+        self.refreshes = 0
+        self._refreshed_at = -1
+        self._landmarks: Landmarks | None = None
+        self._x: Tensor | None = None
+
+    def setup(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
+        """Choose the landmarks among the data module's training points."""
+        if stage != "fit":
+            return
+        data: Any = trainer.datamodule  # type: ignore[attr-defined]
+        parameter = next(pl_module.parameters())
+        self._x = data.train_x.to(parameter.device, parameter.dtype)
+        self._landmarks = choose_landmarks(
+            self._x, self.subset_size, extension=self.extension, grid_shape=getattr(data, "grid_shape", None)
+        )
+        m = len(self._landmarks.points)
+        if self.rank > m:
+            raise InputError(f"spectrum.rank={self.rank} is above the {m} landmarks that the data allow.")
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Without a preconditioner: one measurement, before the clock starts."""
+        if pl_module.preconditioner is None and self.initial is None:
+            self.refresh(trainer, pl_module)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Refresh when it is due, once per optimizer step (micro-batches of an accumulation call this too)."""
+        step = trainer.global_step
+        if pl_module.preconditioner is None or step == self._refreshed_at or step % self.every_n_steps:
+            return
+        self._refreshed_at = step
+        self.refresh(trainer, pl_module)
+
+    def refresh(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Recompute the spectrum at the present weights and pass it on."""
+        begun = time.perf_counter()
+        try:
+            with torch.random.fork_rng(), torch.autocast(pl_module.device.type, enabled=False), _busy(trainer):
+                self._refresh(pl_module)
+        except (RuntimeError, InputError) as error:  # LinAlgError and out-of-memory are RuntimeErrors
+            kept = "the last good spectrum stays" if self.spectrum is not None else "the run goes on without one"
+            warnings.warn(
+                f"The spectrum refresh at step {trainer.global_step} failed, {kept}: {error}", SpectrainWarning, stacklevel=2
+            )
+        seconds = time.perf_counter() - begun
+        self.refresh_seconds += seconds
+        self.refreshes += 1
+        self._log(pl_module, seconds)
+
+    def _refresh(self, pl_module: pl.LightningModule) -> None:
+        assert self._landmarks is not None and self._x is not None  # noqa: S101  setup has run
+        module: WideNetworkModule = pl_module  # type: ignore[assignment]
+        init = None if self.spectrum is None else self.spectrum.eigenvectors
+        spectrum = self._landmarks.spectrum(module.network, self.rank, init)
+        if module.preconditioner is not None or self.initial is None:
+            extended = self._landmarks.extend(spectrum, self._x, module.network)
+            if module.preconditioner is not None:
+                module.preconditioner.update(extended, dtype=self._x.dtype)
+            self.initial = self.initial or extended
+        self.spectrum = spectrum
+
+    def _log(self, pl_module: pl.LightningModule, seconds: float) -> None:
+        if self.spectrum is None or not pl_module.trainer.training or pl_module.preconditioner is None:
+            return
+        eigenvalues = self.spectrum.eigenvalues
+        mapped = eigenvalues * self.spectrum.ratio(pl_module.preconditioner.spectral_map)
+        resolved = self.spectrum.resolved
+        values = {
+            "spectrum/condition_before": condition_number(self.spectrum),
+            "spectrum/condition_after": float(mapped[:resolved].max() / mapped[:resolved].min()),
+            "spectrum/largest_eigenvalue": float(eigenvalues[0]),
+            "spectrum/resolved_modes": float(resolved),
+            "time/refresh_seconds": seconds,
+        }
+        for name, value in values.items():
+            pl_module.log(name, value, on_step=True, on_epoch=False)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Tensors and primitives; loads under ``weights_only=True``."""
+        return {
+            "spectrum": self.spectrum.state_dict() if self.spectrum else None,
+            "initial": self.initial.state_dict() if self.initial else None,
+            "refresh_seconds": self.refresh_seconds,
+            "refreshes": self.refreshes,
+            "refreshed_at": self._refreshed_at,
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned; the next refresh then starts from the same basis."""
+        restore = Spectrum.from_state_dict
+        self.spectrum = restore(state_dict["spectrum"]) if state_dict["spectrum"] else None
+        self.initial = restore(state_dict["initial"]) if state_dict["initial"] else None
+        self.refresh_seconds = state_dict["refresh_seconds"]
+        self.refreshes = state_dict["refreshes"]
+        self._refreshed_at = state_dict["refreshed_at"]
+
+
+def _busy(trainer: pl.Trainer) -> Any:
+    """The progress bar's own spinner for work that takes long, where the bar has one."""
+    from contextlib import nullcontext
+
+    busy = getattr(trainer.progress_bar_callback, "busy", None)
+    return busy("refreshing the spectrum") if busy else nullcontext()
