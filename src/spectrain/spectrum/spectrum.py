@@ -14,6 +14,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spectrain.errors import InputError
+from spectrain.spectral_maps import checked_ratio
 from spectrain.spectrum import solvers
 
 _DENSE_UP_TO = 256
@@ -74,21 +75,17 @@ class Spectrum:
         rank = _checked_rank(K, rank, init)
         n = K.shape[0]
         eps = torch.finfo(K.dtype).eps
-        A = (K if K.dtype in (torch.float32, torch.float64) else K.float()) / n
-        pairs = _solve(A, rank, init, tolerance, max_passes)
-        top = float(pairs.values[0].clamp(min=0))
-        lowest = float(pairs.values[-1])
-        if lowest < -max(min(n * eps, 0.1), 1e-12) * top or (top == 0 and lowest < 0):
-            raise InputError(
-                f"The kernel matrix has the eigenvalue {lowest:.2e} (of K/n, the largest is {top:.2e}), which rounding "
-                "cannot explain: it is not positive semi-definite. Check the kernel function, or compute it in float64."
-            )
+        # Solved for K and divided afterwards: K / n would be one more n x n matrix.
+        pairs = _solve(K if K.dtype in (torch.float32, torch.float64) else K.float(), rank, init, tolerance, max_passes)
+        values = pairs.values / n
+        top, lowest = float(values[0].clamp(min=0)), float(values[-1])
+        _check_not_negative(lowest, top, n * eps)
         return cls(
-            eigenvalues=pairs.values.clamp(min=0),
+            eigenvalues=values.clamp(min=0),
             eigenvectors=pairs.vectors,
-            residual_norms=pairs.residual_norms,
+            residual_norms=pairs.residual_norms / n,
             noise_floor=max(eps * top, -lowest),
-            trace=float(A.diagonal().double().sum()),
+            trace=float(K.diagonal().double().mean()),
         )
 
     def ratio(self, g: Callable[[Tensor], Tensor]) -> Float[Tensor, "k"]:
@@ -101,18 +98,8 @@ class Spectrum:
         ones = torch.ones_like(self.eigenvalues)
         if resolved == 0:
             return ones
-        ratio = g(self.eigenvalues.clamp(min=self.eigenvalues[resolved - 1]))
-        if not isinstance(ratio, Tensor) or ratio.shape != self.eigenvalues.shape:
-            given = tuple(ratio.shape) if isinstance(ratio, Tensor) else type(ratio).__name__
-            raise InputError(
-                f"The spectral map {g!r} returned {given} for {self.rank} eigenvalues; it must return one "
-                "ratio g(lambda)/lambda per eigenvalue, a tensor of the same shape."
-            )
-        if not bool((torch.isfinite(ratio) & (ratio > 0)).all()):
-            raise InputError(
-                f"The spectral map {g!r} returned a ratio that is not finite and positive; "
-                "g(lambda)/lambda must be > 0 for every eigenvalue, or training would not converge."
-            )
+        eigenvalues = self.eigenvalues.clamp(min=self.eigenvalues[resolved - 1])
+        ratio = checked_ratio(g, g(eigenvalues), eigenvalues)
         return torch.where(torch.arange(self.rank, device=ones.device) < resolved, ratio.to(ones), ones)
 
     def __str__(self) -> str:
@@ -184,3 +171,11 @@ def _checked_rank(K: Tensor, rank: int | None, init: Tensor | None) -> int:
             "between two different sets of points?"
         )
     return rank
+
+
+def _check_not_negative(lowest: float, top: float, rounding: float) -> None:
+    if lowest < -max(min(rounding, 0.1), 1e-12) * top:
+        raise InputError(
+            f"The kernel matrix has the eigenvalue {lowest:.2e} (of K/n, the largest is {top:.2e}), which rounding "
+            "cannot explain: it is not positive semi-definite. Check the kernel function, or compute it in float64."
+        )
