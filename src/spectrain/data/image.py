@@ -6,7 +6,7 @@ Shapes: H rows, W columns, C channels, N = H W pixels, n training points, b poin
 import warnings
 from collections.abc import Callable, Iterator
 from numbers import Integral
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -133,6 +133,7 @@ class ImageDataModule(LightningDataModule):
         self.train_y = self.image.flatten(0, 1)[self.train_pixels]
         self.target_mean = self.train_y.mean(0)
         self.batch_size = _clip(wanted, len(self.train_x))
+        self._moved: tuple[Batch, Batch] | None = None  # the full batch and its copy on the device
         self._origin = (0, 0)  # (batches, optimizer steps) done when the loaded checkpoint was written
 
     def train_dataloader(self) -> EndlessBatches:
@@ -151,6 +152,18 @@ class ImageDataModule(LightningDataModule):
         return Chunks(self.coordinates, self.image.flatten(0, 1), self.chunk_size)
 
     test_dataloader = predict_dataloader = val_dataloader
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        """Move a batch to the device; the full batch only once."""
+        if self.batch_size is not None or not self._training:
+            return cast(Batch, super().transfer_batch_to_device(batch, device, dataloader_idx))
+        if self._moved is None or self._moved[0] is not batch or self._moved[1][0].device != device:
+            self._moved = (batch, cast(Batch, super().transfer_batch_to_device(batch, device, dataloader_idx)))
+        return self._moved[1]
+
+    @property
+    def _training(self) -> bool:
+        return self.trainer is not None and bool(self.trainer.training)
 
     def batches_done(self) -> int:
         """Return how many global batches the completed optimizer steps have used."""

@@ -6,6 +6,7 @@ Shapes: H rows, W columns, C channels (1 grey, 3 colour).
 import difflib
 import math
 import os
+import re
 import warnings
 from collections.abc import Sequence
 from importlib.resources import files
@@ -47,7 +48,7 @@ def read_image(
 
     `size`: None keeps the file's size; n puts n on the longer side and keeps the aspect ratio (at least one pixel on
     the other); (height, width) is taken exactly. Resized in float by Pillow's antialiased bilinear filter, which cannot
-    overshoot (no ringing at edges, no value outside the file's). `grayscale` averages colours with the weights of BT.709.
+    overshoot (no ringing at edges, no value outside the file's). `grayscale` weighs the colours as BT.709 does.
 
     Raises InputError naming `data.path` or `data.size`.
     """
@@ -76,7 +77,7 @@ def check_size(size: Any) -> int | tuple[int, int] | None:
     """Return `size` as None, n, or (height, width), or raise an InputError that names data.size."""
     if size is None or _is_side(size):
         return None if size is None else int(size)
-    if isinstance(size, Sequence) and not isinstance(size, str) and len(size) == 2 and all(map(_is_side, size)):
+    if isinstance(size, Sequence) and not isinstance(size, str | bytes) and len(size) == 2 and all(map(_is_side, size)):
         return int(size[0]), int(size[1])
     raise InputError(
         f"data.size={size!r} is not usable: give a whole number from 1 to {MAX_SIDE} (pixels on the longer side), "
@@ -168,7 +169,8 @@ def _decode(file: Path, name: str) -> Pixels:
 
 def _warn_if_reduced(image: Image.Image, name: str) -> None:
     tiles = getattr(image, "tile", [])
-    if image.mode in {"RGB", "RGBA", "LA"} and any("16" in str(tile[3]) for tile in tiles):
+    # Raw modes such as RGB;16B name the file's own layout (BGR;16 is another thing: 16 bits for all three colours).
+    if image.mode in {"RGB", "RGBA", "LA"} and any(re.search(";16[BLN]", str(tile[3])) for tile in tiles):
         warnings.warn(
             f"data.path={name} stores 16 bit colours; Pillow reads them with 8 bits. Only 16 bit grey is read exactly.",
             SpectrainWarning,

@@ -36,7 +36,7 @@ class ImageMetrics(Metric):  # type: ignore[misc]
 
     def __init__(self, target: Float[Tensor, "H W C"], heldout_mask: Bool[Tensor, "H W"] | None = None) -> None:
         super().__init__(sync_on_compute=False, dist_sync_on_step=False)
-        self.register_buffer("target", target.detach().clone(), persistent=False)
+        self.register_buffer("target", target.detach().clone(memory_format=torch.contiguous_format), persistent=False)
         self.register_buffer("heldout_mask", heldout_mask, persistent=False)
         self.add_state("chunks", default=[], dist_reduce_fx="cat")
 
