@@ -26,6 +26,7 @@ MINIMUM = (3, 11)
 CANDIDATES = ("python3", "python3.13", "python3.12", "python3.11", "python3.14")
 KEY_FILES = ("requirements.txt", "requirements-dev.txt", "pyproject.toml", "setup.py")
 IMPORTS = "import torch, pytorch_lightning, hydra, wandb, spectrain"
+STAMP = "spectrain-stamp"
 INCOMPLETE = "incomplete"
 
 
@@ -90,7 +91,7 @@ def is_sound(venv: str) -> bool:
 def read_stamp(venv: str) -> dict:
     """The stamp as a dictionary; {} when there is none or it cannot be read."""
     try:
-        with open(os.path.join(venv, "spectrain-stamp"), encoding="utf-8") as file:
+        with open(os.path.join(venv, STAMP), encoding="utf-8") as file:
             stamp = json.load(file)
         return stamp if isinstance(stamp, dict) else {}
     except (OSError, ValueError):
@@ -99,7 +100,7 @@ def read_stamp(venv: str) -> dict:
 
 def write_stamp(venv: str, key: str) -> None:
     """Written beside and renamed, so that a stamp is either whole or absent."""
-    path = os.path.join(venv, "spectrain-stamp")
+    path = os.path.join(venv, STAMP)
     found = probe(venv_python(venv))
     with open(path + ".new", "w", encoding="utf-8") as file:
         json.dump({"key": key, "venv": venv, "version": found.get("version")}, file)
@@ -120,7 +121,8 @@ def is_ready(venv: str) -> bool:
 def pick_python() -> str:
     """The interpreter that runs this file, or a newer one on the path when it is too old."""
     if sys.version_info[:2] >= MINIMUM:
-        return sys.executable
+        # Not a virtual environment's own interpreter: the active one may be the .venv that is about to be removed.
+        return str(getattr(sys, "_base_executable", None) or sys.executable)
     have = dotted(sys.version_info[:2])
     for name in CANDIDATES:
         path = shutil.which(name)
@@ -128,8 +130,8 @@ def pick_python() -> str:
             say(f"Python {have} is too old for spectrain; using {name} instead.")
             return path
     fail(
-        f"spectrain needs Python 3.11 or newer, and {sys.executable} is Python {have}; install a newer one and name it: "
-        "make train PYTHON=/path/to/python3.12"
+        f"spectrain needs Python 3.11 or newer, and {sys.executable} is Python {have}; install a newer one "
+        "and name it: make train PYTHON=/path/to/python3.12"
     )
 
 
@@ -185,24 +187,24 @@ def run_logged(command: list, log_path: str) -> int:
 
 
 def create(python: str, venv: str) -> None:
-    """An empty virtual environment with pip, in place of whatever was there; marked incomplete before anything else."""
-    if os.path.islink(venv) or os.path.isdir(venv):
-        for name in os.listdir(venv) if os.path.isdir(venv) else ():
-            path = os.path.join(venv, name)
-            shutil.rmtree(path) if os.path.isdir(path) and not os.path.islink(path) else os.unlink(path)
-    elif os.path.exists(venv):
+    """An empty virtual environment with pip, in place of whatever was there."""
+    if os.path.isfile(venv):
         os.unlink(venv)
     os.makedirs(venv, exist_ok=True)
+    # First the mark, then the removal: a removal that is interrupted leaves nothing to trust either.
     write_stamp(venv, INCOMPLETE)
+    for name in os.listdir(venv):
+        path = os.path.join(venv, name)
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path)
+        elif name != STAMP:
+            os.unlink(path)
     code = run_logged([python, "-m", "venv", venv], os.path.join(venv, "install.log"))
     if code != 0:
         show_log(venv)
         fail(
-            python
-            + " -m venv failed with exit code "
-            + str(code)
-            + "; on Debian and Ubuntu the package python3-venv is "
-            "needed; or name another Python: make train PYTHON=/path/to/python3"
+            f"{python} -m venv failed with exit code {code}; on Debian and Ubuntu the package python3-venv is needed; "
+            "or name another Python: make train PYTHON=/path/to/python3"
         )
 
 
@@ -221,8 +223,8 @@ def install(venv: str) -> None:
         if code != 0:
             show_log(venv)
             fail(
-                name + " failed with exit code " + str(code) + " (all of its output: .venv/install.log); .venv is "
-                "incomplete and is made again by the next call"
+                f"{name} failed with exit code {code} (all of its output: .venv/install.log); .venv is incomplete and "
+                "is made again by the next call"
             )
 
 
@@ -241,8 +243,7 @@ def ensure(venv: str) -> None:
         take_lock(lock)
         if is_ready(venv):
             return
-        started = time.time()
-        stamp = read_stamp(venv)
+        started, key, stamp = time.time(), content_key(), read_stamp(venv)
         if is_sound(venv) and stamp.get("key") != INCOMPLETE and stamp.get("venv", venv) == venv:
             say("Bringing .venv up to date with the requirements ...")
             write_stamp(venv, INCOMPLETE)
@@ -252,7 +253,7 @@ def ensure(venv: str) -> None:
             say(f"{doing} with Python {dotted(probe(python)['version'])} (about two minutes, once) ...")
             create(python, venv)
         install(venv)
-        write_stamp(venv, content_key())
+        write_stamp(venv, key)
         say(f"  ready after {time.time() - started:.0f} s")
 
 
