@@ -31,7 +31,7 @@ def reconstruction_figure(target: Float[Array, "H W C"], reconstruction: Float[A
     error = np.sqrt(np.mean((shown - target) ** 2, axis=2))
     top = float(np.nanpercentile(error, 99.5)) if np.isfinite(error).any() else 1.0
     height, width = error.shape
-    figure = new_figure(min(9.0, 0.3 + (WIDTH - 0.9) / 3 * height / width))
+    figure = new_figure(float(np.clip(0.3 + (WIDTH - 0.9) / 3 * height / width, 1.5, 9.0)))
     axes = figure.subplots(1, 3)
     last = "Error" if target.shape[2] == 1 else "Error, RMS over channels"
     titles = ("Target", f"Reconstruction, {decibels(np.mean((shown - target) ** 2))}", last)
@@ -150,8 +150,8 @@ def band_energy_figure(
     """The residual's energy in each band of eigenmodes over the steps: the spectral bias.
 
     Band b < B - 1 holds the modes after band b - 1 up to number `last_mode[b]`; the last band, B - 1, is what lies
-    beyond (so `last_mode` has B - 1 entries). Left: energy as given, mean square of the residual's part in the band, so
-    that the bands add up to the MSE. Right: relative to the first logged step; bands that fall later are learned later.
+    beyond (so `last_mode` has B - 1 entries). Left: energy as given, |V_b^T (f - y)|^2 / n, so that the bands add up
+    to |f - y|^2 / n, C times the MSE. Right: relative to its first value; a band that falls later is learned later.
     """
     steps, values = np.asarray(step), _positive(np.asarray(energy, float))
     names = band_names(last_mode)
@@ -162,12 +162,12 @@ def band_energy_figure(
     # One hue from dark (first modes) to light: the bands have an order, a list of hues would hide it.
     shades = _shades(len(names))
     for b, name in enumerate(names):
-        for axis, line in zip(axes, (values[:, b], values[:, b] / values[0, b]), strict=True):
+        for axis, line in zip(axes, (values[:, b], values[:, b] / _first(values[:, b])), strict=True):
             axis.plot(steps, line, color=shades[b], label=name, **_dots(len(steps)))
     for axis in axes:
         _step_axis(axis, steps)
-    axes[0].set(yscale="log", title="Energy of the residual", ylabel="mean square (bands add up to the MSE)")
-    axes[1].set(yscale="log", title="Relative to the start", ylabel="energy / energy at the first step")
+    axes[0].set(yscale="log", title="Energy of the residual", ylabel="energy per point (sum: |f − y|² / n)")
+    axes[1].set(yscale="log", title="Relative to the start", ylabel="energy / energy at the start")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(names)))
     return figure
 
@@ -178,6 +178,12 @@ def band_names(last_mode: Int[Array, " B1"] | Sequence[int]) -> list[str]:
     starts = [1, *(end + 1 for end in ends[:-1])]
     names = [f"mode {a}" if a == b else f"modes {a}–{b}" for a, b in zip(starts, ends, strict=True)]
     return [*names, f"beyond {ends[-1]}"]
+
+
+def _first(values: Array) -> float:
+    """The first number among gaps (the bands are unknown before the first spectrum)."""
+    known = values[np.isfinite(values)]
+    return float(known[0]) if len(known) else 1.0
 
 
 def _shades(count: int) -> list[Any]:
