@@ -59,7 +59,7 @@ def train(cfg: DictConfig, overrides: list[str] | None = None, task: str = "imag
     if spectrum is None:
         raise InputError("callbacks.spectrum is missing: a run needs spectrain.lightning.SpectrumCallback.")
     history, interrupt = RunHistory(spectrum), GracefulInterrupt()
-    own = [spectrum, history, RandomState(), interrupt, TrainingProgress()]
+    own = [history, spectrum, RandomState(), interrupt, TrainingProgress()]
 
     make_run_folder(folder, cfg)
     loggers = [MetricsCSV(folder), *filter(None, [build.build(cfg, "logger")])]
@@ -90,7 +90,7 @@ def quiet_libraries() -> None:
         ".*does not have many workers.*",
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*You're resuming from a checkpoint that ended before the epoch ended.*",
-        ".*The number of training batches.*",
+        ".*LeafSpec.*",
     ):
         warnings.filterwarnings("ignore", message=message)
     warnings.showwarning = _plain_warning

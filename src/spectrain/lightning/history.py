@@ -23,8 +23,9 @@ class Stopwatch:
         self._since: tuple[float, float] | None = None
 
     def start(self) -> None:
-        """Run (again)."""
-        self._since = (time.perf_counter(), time.process_time())
+        """Run (again); does nothing when it is running."""
+        if self._since is None:
+            self._since = (time.perf_counter(), time.process_time())
 
     def stop(self) -> None:
         """Pause; does nothing when it is not running."""
@@ -37,7 +38,8 @@ class Stopwatch:
 class RunHistory(pl.Callback):
     """Keeps one row per validation, in memory and in the checkpoint, for the figures and the summary.
 
-    The clock counts training and refreshes; it stands still in validations, so that two runs compare whatever they log.
+    The clock counts training and refreshes; it stands still from a validation's start to the next step, so that two runs
+    compare whatever they measure and save. This callback stands before SpectrumCallback, whose refreshes it charges.
     Band energies are those of the residual on the training points, in the basis of the run's first spectrum.
     """
 
@@ -47,20 +49,26 @@ class RunHistory(pl.Callback):
         self.rows: list[dict[str, float]] = []
         self.edges: list[int] = []
 
-    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Start the clock."""
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Start the clock, unless it runs."""
         self.clock.start()
+
+    def on_train_batch_end(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
+    ) -> None:
+        """Stop "early" after the last step: Lightning then validates and saves, whatever val_check_interval is."""
+        if trainer.global_step >= trainer.max_steps:
+            trainer.should_stop = True
 
     def on_validation_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the clock."""
         self.clock.stop()
 
     def on_validation_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Add a row; start the clock again when this was a pause of the training."""
-        if not trainer.sanity_checking:
-            self.record(trainer, pl_module)
-        if trainer.training or trainer.validating or trainer.state.fn == "fit":
-            self.clock.start()
+        """Add a row."""
+        self.record(trainer, pl_module)
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Stop the clock."""
@@ -93,10 +101,6 @@ class RunHistory(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Primitives only."""
-        running = self.clock._since is not None
-        self.clock.stop()
-        if running:
-            self.clock.start()
         return {"rows": self.rows, "seconds": self.clock.seconds, "cpu_seconds": self.clock.cpu_seconds, "edges": self.edges}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:

@@ -49,6 +49,7 @@ class MetricsCSV(Logger):
     def log_metrics(self, metrics: dict[str, float], step: int | None = None) -> None:
         """Add `metrics` to the row of `step`."""
         step = step or 0
+        metrics = {name: value for name, value in metrics.items() if name != "epoch"}  # there is one, endless
         if self._first_step is None:
             self._first_step = step
             self._read_earlier(step)

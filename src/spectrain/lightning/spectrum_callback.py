@@ -5,6 +5,7 @@ Shapes: n training points, m landmarks, k modes.
 
 import time
 import warnings
+from contextlib import nullcontext
 from typing import Any
 
 import pytorch_lightning as pl
@@ -63,7 +64,7 @@ class SpectrumCallback(pl.Callback):
             raise InputError(f"spectrum.rank={self.rank} is above the {m} landmarks that the data allow.")
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Without a preconditioner: one measurement, before the clock starts."""
+        """Without a preconditioner: one measurement, before the clock starts, charged to nobody."""
         if pl_module.preconditioner is None and self.initial is None:
             self.refresh(trainer, pl_module)
 
@@ -75,10 +76,13 @@ class SpectrumCallback(pl.Callback):
         if pl_module.preconditioner is None or step == self._refreshed_at or step % self.every_n_steps:
             return
         self._refreshed_at = step
-        self.refresh(trainer, pl_module)
+        seconds = self.refresh(trainer, pl_module)
+        self.refresh_seconds += seconds
+        self.refreshes += 1
+        self._log(trainer, pl_module, seconds)
 
-    def refresh(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Recompute the spectrum at the present weights and pass it on."""
+    def refresh(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> float:
+        """Recompute the spectrum at the present weights and pass it on; return the seconds it took."""
         begun = time.perf_counter()
         try:
             with torch.random.fork_rng(), torch.autocast(pl_module.device.type, enabled=False), _busy(trainer):
@@ -88,10 +92,7 @@ class SpectrumCallback(pl.Callback):
             warnings.warn(
                 f"The spectrum refresh at step {trainer.global_step} failed, {kept}: {error}", SpectrainWarning, stacklevel=2
             )
-        seconds = time.perf_counter() - begun
-        self.refresh_seconds += seconds
-        self.refreshes += 1
-        self._log(pl_module, seconds)
+        return time.perf_counter() - begun
 
     def _refresh(self, pl_module: pl.LightningModule) -> None:
         assert self._landmarks is not None and self._x is not None  # noqa: S101  setup has run
@@ -105,8 +106,9 @@ class SpectrumCallback(pl.Callback):
             self.initial = self.initial or extended
         self.spectrum = spectrum
 
-    def _log(self, pl_module: pl.LightningModule, seconds: float) -> None:
-        if self.spectrum is None or not pl_module.trainer.training or pl_module.preconditioner is None:
+    def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, seconds: float) -> None:
+        """Straight to the loggers: Lightning would repeat a value of `self.log` at every step until the next refresh."""
+        if self.spectrum is None:
             return
         eigenvalues = self.spectrum.eigenvalues
         mapped = eigenvalues * self.spectrum.ratio(pl_module.preconditioner.spectral_map)
@@ -118,8 +120,8 @@ class SpectrumCallback(pl.Callback):
             "spectrum/resolved_modes": float(resolved),
             "time/refresh_seconds": seconds,
         }
-        for name, value in values.items():
-            pl_module.log(name, value, on_step=True, on_epoch=False)
+        for logger in trainer.loggers:
+            logger.log_metrics(values, step=trainer.global_step)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and primitives; loads under ``weights_only=True``."""
@@ -143,7 +145,5 @@ class SpectrumCallback(pl.Callback):
 
 def _busy(trainer: pl.Trainer) -> Any:
     """The progress bar's own spinner for work that takes long, where the bar has one."""
-    from contextlib import nullcontext
-
     busy = getattr(trainer.progress_bar_callback, "busy", None)
     return busy("refreshing the spectrum") if busy else nullcontext()

@@ -1,0 +1,173 @@
+"""What a finished run leaves in its folder: figures with their raw numbers, summary.json, and a short table."""
+
+import json
+import platform
+import resource
+import subprocess
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+import wandb
+from matplotlib.figure import Figure
+from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+from rich.console import Console
+from rich.table import Table
+
+import spectrain
+from spectrain import plots
+from spectrain.lightning.history import RunHistory
+from spectrain.lightning.module import WideNetworkModule
+from spectrain.lightning.spectrum_callback import SpectrumCallback
+
+VERSIONS = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "wandb", "numpy")
+
+
+def finish_run(
+    folder: Path,
+    trainer: pl.Trainer,
+    module: WideNetworkModule,
+    history: RunHistory,
+    spectrum: SpectrumCallback,
+    *,
+    figures: bool = True,
+) -> dict[str, Any]:
+    """Write summary.json and figures/, show them to the loggers, print the table; return the summary."""
+    summary = summarize(trainer, history, spectrum)
+    if trainer.is_global_zero:
+        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        drawn = draw_figures(folder / "figures", module, history, spectrum) if figures else []
+        _show(trainer, summary, drawn)
+        print_table(folder, summary)
+    return summary
+
+
+def summarize(trainer: pl.Trainer, history: RunHistory, spectrum: SpectrumCallback) -> dict[str, Any]:
+    """One flat dictionary: final and best quality, steps, times in seconds, memory in MiB, versions, commit."""
+    last = history.rows[-1] if history.rows else {}
+    quality = {name: last[name] for name in ("psnr", "ssim", "mse", "psnr_heldout") if name in last}
+    psnr = history.column("psnr")
+    loss = trainer.callback_metrics.get("train/loss")
+    modes = spectrum.spectrum
+    return {
+        **quality,
+        "loss": float(loss) if loss is not None else None,
+        "best_psnr": float(psnr.max()) if len(psnr) else None,
+        "best_ssim": float(history.column("ssim").max()) if len(psnr) else None,
+        "best_mse": float(history.column("mse").min()) if len(psnr) else None,
+        "steps": trainer.global_step,
+        "seconds": history.clock.seconds,
+        "cpu_seconds": history.clock.cpu_seconds,
+        "refresh_seconds": spectrum.refresh_seconds,
+        "refreshes": spectrum.refreshes,
+        "eigenvalue_ratio_1_64": _ratio_1_64(modes.eigenvalues) if modes else None,
+        "resolved_modes": modes.resolved if modes else None,
+        "peak_memory_mib": _peak_memory_mib(),
+        "spectrain": spectrain.__version__,
+        "python": platform.python_version(),
+        **{f"version_{name}": version(name) for name in VERSIONS},
+        "git_commit": _git_commit(),
+    }
+
+
+def draw_figures(
+    folder: Path, module: WideNetworkModule, history: RunHistory, spectrum: SpectrumCallback
+) -> list[tuple[str, Path, Figure]]:
+    """Draw and save every figure for which there are numbers: [(name, path of the PNG, figure)]."""
+    arrays: dict[str, tuple[Any, dict[str, Any]]] = {}
+    if module.metrics is not None and history.rows:
+        target, image = module.metrics.target, module.metrics.reconstruction()
+        arrays["reconstruction"] = (
+            plots.reconstruction_figure,
+            {"target": target.cpu().numpy(), "reconstruction": image.cpu().numpy()},
+        )
+    if spectrum.spectrum is not None:
+        modes = spectrum.spectrum
+        S = module.preconditioner
+        ratio = modes.ratio(S.spectral_map) if S is not None else torch.ones_like(modes.eigenvalues)
+        arrays["spectrum"] = (
+            plots.spectrum_figure,
+            {
+                "eigenvalues": modes.eigenvalues.cpu().numpy(),
+                "ratio": ratio.cpu().numpy(),
+                "resolved": modes.resolved,
+                "noise_floor": modes.noise_floor,
+            },
+        )
+    if len(history.rows) > 1:
+        steps = history.column("step").long().numpy()
+        arrays["psnr"] = (
+            plots.psnr_figure,
+            {"step": steps, "seconds": history.column("seconds").numpy(), "psnr": history.column("psnr").numpy()},
+        )
+        bands = [name for name in history.rows[-1] if name.startswith("band_")]
+        if bands:
+            energy = np.stack([history.column(name).numpy() for name in bands], axis=1)
+            arrays["band_energy"] = (
+                plots.band_energy_figure,
+                {"step": steps, "energy": energy, "last_mode": np.array(history.edges[1:])},
+            )
+    folder.mkdir(exist_ok=True)
+    drawn = []
+    for name, (draw, values) in arrays.items():
+        figure = draw(**values)
+        plots.save_figure(figure, folder / name, values)
+        drawn.append((name, folder / f"{name}.png", figure))
+    return drawn
+
+
+def print_table(folder: Path, summary: dict[str, Any]) -> None:
+    """The run in a few lines, for a person."""
+    table = Table(show_header=False, box=None, pad_edge=False)
+    seconds, refresh = summary["seconds"], summary["refresh_seconds"]
+    if "psnr" in summary:
+        heldout = f", {summary['psnr_heldout']:.2f} dB held out" if "psnr_heldout" in summary else ""
+        table.add_row("PSNR", f"{summary['psnr']:.2f} dB (best {summary['best_psnr']:.2f} dB){heldout}")
+        table.add_row("SSIM", f"{summary['ssim']:.4f}")
+    share = f"{refresh:.1f} s in {summary['refreshes']} refreshes of the spectrum, {100 * refresh / max(seconds, 1e-9):.0f} %"
+    table.add_row("time", f"{seconds:.1f} s for {summary['steps']} steps ({share})")
+    table.add_row("summary", str(folder / "summary.json"))
+    table.add_row("figures", str(folder / "figures"))
+    Console(file=sys.stdout, highlight=False, soft_wrap=True).print(table)
+
+
+def _show(trainer: pl.Trainer, summary: dict[str, Any], drawn: list[tuple[str, Path, Figure]]) -> None:
+    for logger in trainer.loggers:
+        if isinstance(logger, WandbLogger):
+            logger.experiment.log({f"figures/{name}": wandb.Image(str(path)) for name, path, _ in drawn})
+            logger.experiment.summary.update({f"final/{key}": value for key, value in summary.items()})
+        elif isinstance(logger, TensorBoardLogger):
+            for name, _, figure in drawn:
+                logger.experiment.add_figure(f"figures/{name}", figure, trainer.global_step)
+
+
+def _ratio_1_64(eigenvalues: torch.Tensor) -> float | None:
+    """lambda_1 / lambda_64, the predictor of whether a modified spectrum pays (None with fewer modes)."""
+    return float(eigenvalues[0] / eigenvalues[63]) if len(eigenvalues) >= 64 else None
+
+
+def _peak_memory_mib() -> float:
+    if torch.cuda.is_available():
+        return torch.cuda.max_memory_allocated() / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)  # bytes there, KiB elsewhere
+
+
+def _git_commit() -> str | None:
+    """Of the source tree that runs, if it is one."""
+    try:
+        found = subprocess.run(
+            ["git", "rev-parse", "HEAD"],  # noqa: S607
+            cwd=Path(spectrain.__file__).parent,
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    return found.stdout.strip()
