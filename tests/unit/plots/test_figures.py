@@ -82,7 +82,7 @@ def test_no_text_is_tiny_or_cut_off(name):
     for text in filter(matplotlib.text.Text.get_text, shown):
         assert text.get_fontsize() >= 8, text
         box = text.get_window_extent()
-        assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1, (text, box)  # noqa: PT018
+        assert box.x0 >= -1 and box.y0 >= -1 and box.x1 <= width + 1 and box.y1 <= height + 1, (text, box)
 
 
 @pytest.mark.parametrize("name", ["spectrum", "psnr", "bands"])
