@@ -68,7 +68,8 @@ class power(SpectralMap):  # noqa: N801
 class raise_head(SpectralMap):  # noqa: N801
     """g(lambda)/lambda = (max(lambda, c)/c)^alpha, alpha > 0: power's opposite.
 
-    alpha = 1/2 gives lambda^1.5 on the head. The ratio is above 1: the stable step size shrinks by the ratio of the first mode. Raises InputError if alpha <= 0.
+    alpha = 1/2 gives lambda^1.5 on the head. The ratio is above 1: the stable step size shrinks by the ratio of the
+    first mode. Raises InputError if alpha <= 0.
     """
 
     alpha: float = 0.5
