@@ -8,10 +8,11 @@ import warnings
 from dataclasses import dataclass, replace
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
+from scipy.interpolate import make_interp_spline
 from torch import Tensor, nn
-from torch.nn import functional
 
 from spectrain.errors import InputError, SpectrainWarning
 from spectrain.kernels import empirical_ntk
@@ -27,13 +28,13 @@ NYSTROM_BLOCK_ROWS = 4096
 class Landmarks:
     """Points on which the kernel is computed, and the way from there to the training points.
 
-    points: [m, d]; extension: "exact" (they are the training points), "interpolate" (a grid of shape `grid_shape` over
+    points: [m, d]; extension: "exact" (they are the training points), "interpolate" (the grid ``axes[0] x axes[1]`` over
     the box of the training points) or "nystrom" (a subset of them).
     """
 
     points: Tensor
     extension: str
-    grid_shape: tuple[int, int] | None = None
+    axes: tuple[Tensor, Tensor] | None = None
 
     def spectrum(self, network: nn.Module, rank: int, init: Tensor | None = None) -> Spectrum:
         """Leading `rank` eigenpairs of K/m, K the trace kernel of `network` on the landmarks; `init` warm-starts."""
@@ -47,8 +48,8 @@ class Landmarks:
         if self.extension == "exact":
             return spectrum
         if self.extension == "interpolate":
-            assert self.grid_shape is not None  # noqa: S101  choose_landmarks sets it
-            values = interpolate_grid(spectrum.eigenvectors, self.grid_shape, _to_unit_box(x, x))
+            assert self.axes is not None  # noqa: S101  choose_landmarks sets it
+            values = interpolate_grid(spectrum.eigenvectors, self.axes, x)
         else:
             spectrum = _leading(spectrum, max(1, spectrum.resolved))  # an unresolved mode divides noise by noise
             values = _nystrom(network, x, self.points, spectrum)
@@ -89,23 +90,36 @@ def choose_landmarks(
             "use spectrum.extension=nystrom for scattered points."
         )
     if grid_shape is not None and extension in ("auto", "interpolate"):
-        rows, columns = _coarse_shape(grid_shape, count)
         low, high = x.min(dim=0).values, x.max(dim=0).values
-        axes = [_axis(low[i], high[i], size) for i, size in enumerate((rows, columns))]
-        return Landmarks(torch.cartesian_prod(*axes), "interpolate", (rows, columns))
+        rows, columns = (_axis(low[i], high[i], size) for i, size in enumerate(_coarse_shape(grid_shape, count)))
+        return Landmarks(torch.cartesian_prod(rows, columns), "interpolate", (rows, columns))
     chosen = torch.randperm(n, generator=generator or torch.Generator().manual_seed(0))[:count]
     return Landmarks(x[chosen.sort().values.to(x.device)], "nystrom")
 
 
 def interpolate_grid(
-    values: Float[Tensor, "m k"], grid_shape: tuple[int, int], points: Float[Tensor, "n 2"]
+    values: Float[Tensor, "m k"], axes: tuple[Tensor, Tensor], points: Float[Tensor, "n 2"]
 ) -> Float[Tensor, "n k"]:
-    """Bicubic interpolation of k functions on a (rows, columns) grid over [-1, 1]^2, corners included, at `points`."""
-    rows, columns = grid_shape
-    pictures = values.T.reshape(1, -1, rows, columns)
-    at = points.flip(-1).to(values).reshape(1, -1, 1, 2)  # grid_sample wants (column, row)
-    sampled = functional.grid_sample(pictures, at, mode="bicubic", padding_mode="border", align_corners=True)
-    return sampled[0, :, :, 0].T.contiguous()
+    """Bicubic-spline interpolation of k functions from the grid ``axes[0] x axes[1]`` (C order) to `points` of a finer grid.
+
+    A spline in each direction, ``W_rows F W_columns^T``: it reproduces cubic polynomials up to the border, which
+    `torch.nn.functional.grid_sample` does not (its bicubic kernel, a = -0.75, misses even linear functions).
+    """
+    rows, row = points[:, 0].unique(return_inverse=True)
+    columns, column = points[:, 1].unique(return_inverse=True)
+    weights = [_spline_weights(axis, at).to(values) for axis, at in zip(axes, (rows, columns), strict=True)]
+    pictures = values.reshape(len(axes[0]), len(axes[1]), -1)
+    on_grid = torch.einsum("Rr,rck->Rck", weights[0], pictures)
+    return torch.einsum("Cc,Rck->RCk", weights[1], on_grid)[row, column]
+
+
+def _spline_weights(nodes: Tensor, at: Tensor) -> Tensor:
+    """[len(at), len(nodes)]: values of the interpolating cubic spline (lower degree below four nodes) at `at`."""
+    degree = min(3, len(nodes) - 1)
+    if degree == 0:
+        return torch.ones(len(at), 1, dtype=torch.float64)
+    spline = make_interp_spline(nodes.double().cpu(), np.eye(len(nodes)), k=degree)
+    return torch.from_numpy(spline(at.double().cpu()))
 
 
 def _nystrom(network: nn.Module, x: Tensor, landmarks: Tensor, spectrum: Spectrum) -> Tensor:
@@ -127,19 +141,13 @@ def _leading(spectrum: Spectrum, k: int) -> Spectrum:
     )
 
 
-def _to_unit_box(points: Tensor, box: Tensor) -> Tensor:
-    low, high = box.min(dim=0).values, box.max(dim=0).values
-    return 2 * (points - low) / (high - low).clamp_min(torch.finfo(points.dtype).tiny) - 1
-
-
 def _axis(low: Tensor, high: Tensor, size: int) -> Tensor:
-    steps = torch.linspace(0, 1, size, dtype=low.dtype, device=low.device)
-    return low + (high - low) * steps
+    return low + (high - low) * torch.linspace(0, 1, size, dtype=low.dtype, device=low.device)
 
 
 def _coarse_shape(grid_shape: tuple[int, int], count: int) -> tuple[int, int]:
-    """Rows and columns in the proportions of `grid_shape` with a product of at most `count`, each two or more."""
+    """Rows and columns in about the proportions of `grid_shape`, no finer than it, with a product of at most `count`."""
     rows, columns = grid_shape
-    coarse_rows = min(max(2, math.isqrt(count * rows // columns) if columns else 2), max(2, count // 2), max(2, rows))
-    coarse_columns = min(max(2, count // coarse_rows), max(2, columns))
-    return coarse_rows, coarse_columns
+    coarse_rows = min(rows, max(1, math.isqrt(count * rows // columns)))
+    coarse_columns = min(columns, max(1, count // coarse_rows))
+    return min(rows, max(1, count // coarse_columns)), coarse_columns
