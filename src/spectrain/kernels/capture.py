@@ -3,19 +3,24 @@
 Legend: n points, C outputs, T positions, d inputs and o outputs of a layer.
 """
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from spectrain.errors import InputError
-from spectrain.kernels.factors import Factor, Outer, join
+from spectrain.kernels.factors import Factor, join
+from spectrain.kernels.layouts import Layout
 from spectrain.kernels.network import Inputs, Network
-from spectrain.kernels.tape import Tape, Use, recording
+from spectrain.kernels.tape import Tape, recording
+from spectrain.kernels.uses import Names, Use
+
+Factors = dict[Names, Factor]
 
 
-class UnknownUse(Exception):
+class UnknownUseError(Exception):
     """Parameters turned out to be used where no rule sees it; they belong on the Jacobian path."""
 
     def __init__(self, names: frozenset[str]) -> None:
@@ -23,32 +28,57 @@ class UnknownUse(Exception):
         self.names = names
 
 
+@dataclass(frozen=True)
+class Plan:
+    """What a first look at the network has shown, and what is asked for."""
+
+    outputs: str
+    rest: frozenset[str]  # the parameters of the Jacobian path
+    uses: tuple[tuple[str | None, str | None], ...]  # names of the parameters of every recorded use, in order
+    layouts: tuple[Layout, ...]  # where the points are in each
+    apart: bool = False  # every parameter has a factor of its own, also a bias
+
+
 def cotangents(f: Float[Tensor, "n C"], outputs: str) -> list[Tensor]:
-    """What to differentiate, each [n]: every output, or their sum over sqrt(C); the trace's 1/C is split between both sides."""
+    """What to differentiate, each [n]: every output, or their sum over sqrt(C).
+
+    The trace's 1/C is split between the two sides of the kernel.
+    """
     C = f.shape[1]
     if outputs == "sum":
         return [f.sum(1) / C**0.5]
     return [column / C**0.5 if outputs == "trace" else column for column in f.unbind(1)]
 
 
-def capture(network: Network, x: Inputs, outputs: str, rest: frozenset[str]) -> dict[tuple[str, ...], Factor]:
-    """Factors of the parameters outside `rest`, by the names of the parameters (a weight and its bias are one factor).
+def record(network: Network, x: Inputs, rest: frozenset[str]) -> tuple[Float[Tensor, "n C"], list[Use]]:
+    """The outputs, and every use of the parameters outside `rest`.
 
-    Raises UnknownUse if a parameter outside `rest` is used where no rule sees it.
+    Raises UnknownUseError if a parameter outside `rest` is used where no rule sees it.
     """
     tape = Tape(network.params, skip=rest)
     with recording(network.module, tape):
         f = network(network.params, x)
     unknown = _leaves_reached(f, network.params) - rest
     if unknown:
-        raise UnknownUse(unknown)
+        raise UnknownUseError(unknown)
     for use in tape.uses:
-        if use.a._version != use.version:
+        if use.a is not None and use.a._version != use.version:
             raise InputError(
-                f"The input of the layer with weight {use.weight!r} is changed in place after the layer has read it. "
-                "Write that operation out of place."
+                f"The input of the layer with parameters {', '.join(sorted(use.parameters))} is changed in place after the "
+                "layer has read it. Write that operation out of place."
             )
-    return _factors(tape.uses, _output_gradients(f, tape.uses, outputs))
+    return f, tape.uses
+
+
+def capture(network: Network, x: Inputs, plan: Plan) -> Factors:
+    """Factors of the parameters outside `plan.rest`, by their names (a weight and its bias may be one factor)."""
+    f, uses = record(network, x, plan.rest)
+    if not bool(torch.isfinite(f.detach()).all()):
+        raise FloatingPointError
+    if tuple(use.names for use in uses) != plan.uses:
+        # The path through the network depends on the data: no plan holds for all points.
+        raise UnknownUseError(frozenset(network.params) - plan.rest)
+    return _factors(uses, _output_gradients(f, uses, plan), f.shape[0], plan)
 
 
 def _leaves_reached(f: Tensor, params: Mapping[str, Tensor]) -> frozenset[str]:
@@ -67,40 +97,38 @@ def _leaves_reached(f: Tensor, params: Mapping[str, Tensor]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _output_gradients(f: Tensor, uses: Sequence[Use], outputs: str) -> list[Tensor]:
-    """d f_c / d z at every use: a list of [n, C, ...]."""
-    targets = cotangents(f, outputs)
-    n = f.shape[0]
-    b = [f.new_zeros(n, len(targets), *use.shape[1:]) for use in uses]
-    if not uses or not f.requires_grad:
-        return b
+def _output_gradients(f: Tensor, uses: Sequence[Use], plan: Plan) -> list[Tensor]:
+    """d f_c / d z at every use, the points first: a list of [n, C, ...]."""
+    targets, n = cotangents(f, plan.outputs), f.shape[0]
+    found: list[list[Tensor]] = [[] for _ in uses]
     edges = [use.edge for use in uses]
     for c, target in enumerate(targets):
-        grads = torch.autograd.grad(target.sum(), edges, allow_unused=True, retain_graph=c + 1 < len(targets))
-        for buffer, grad in zip(b, grads, strict=True):
-            if grad is not None:
-                buffer[:, c] = grad
-    return b
+        grads: Sequence[Tensor | None] = [None] * len(uses)
+        if uses and f.requires_grad:
+            grads = torch.autograd.grad(target.sum(), edges, allow_unused=True, retain_graph=c + 1 < len(targets))
+        for u, grad in enumerate(grads):
+            grad = f.new_zeros(1).expand(uses[u].shape) if grad is None else grad
+            found[u].append(plan.layouts[u].points_first(grad, n))
+    return [rows[0].unsqueeze(1) if len(rows) == 1 else torch.stack(rows, 1) for rows in found]
 
 
-def _factors(uses: Sequence[Use], b: Sequence[Tensor]) -> dict[tuple[str, ...], Factor]:
-    pairs = {(use.weight, use.bias) for use in uses}
-    # A weight and its bias share one Gram matrix unless one of them is also used with another partner.
-    fused = {pair for pair in pairs if all(pair == other or not _share(pair, other) for other in pairs)}
-    parts: dict[tuple[str, ...], list[Factor]] = {}
-    for use, grad in zip(uses, b, strict=True):
-        grad = grad.reshape(*grad.shape[:2], -1, grad.shape[-1])
-        a = use.a.reshape(use.a.shape[0], -1, use.a.shape[-1])
-        ones = a.new_full((*a.shape[:2], 1), use.bias_scale)
-        if use.weight and use.bias and (use.weight, use.bias) in fused:
-            parts.setdefault((use.weight, use.bias), []).append(Outer(torch.cat([a, ones], 2), grad))
+def _factors(uses: Sequence[Use], b: Sequence[Tensor], n: int, plan: Plan) -> Factors:
+    fused = set() if plan.apart else _fused({use.names for use in uses})
+    parts: dict[Names, list[Factor]] = {}
+    for use, grad, layout in zip(uses, b, plan.layouts, strict=True):
+        weight, bias = use.names
+        form = use.form.placed(layout)
+        a = None if use.a is None else layout.points_first(use.a, n)
+        if weight and bias and use.names in fused:
+            parts.setdefault((weight, bias), []).append(form.weight(a, grad, bias=True))
             continue
-        if use.weight:
-            parts.setdefault((use.weight,), []).append(Outer(a, grad))
-        if use.bias:
-            parts.setdefault((use.bias,), []).append(Outer(ones, grad))
+        if weight:
+            parts.setdefault((weight,), []).append(form.weight(a, grad, bias=False))
+        if bias:
+            parts.setdefault((bias,), []).append(form.bias(grad))
     return {names: join(factors) for names, factors in parts.items()}
 
 
-def _share(one: Iterable[str | None], other: Iterable[str | None]) -> bool:
-    return bool((set(one) & set(other)) - {None})
+def _fused(pairs: set[tuple[str | None, str | None]]) -> set[tuple[str | None, str | None]]:
+    """A weight and its bias share one Gram matrix unless one of them is also used with another partner."""
+    return {pair for pair in pairs if all(pair == other or not (set(pair) & set(other)) - {None} for other in pairs)}

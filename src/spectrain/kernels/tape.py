@@ -1,22 +1,26 @@
 """The tape: runs the layers it knows, and records what their Gram matrices are made of.
 
-Legend: n points, C outputs, T positions, d inputs and o outputs of a layer.
-Every recorded operation uses a *detached* parameter. So no weight gradient is ever computed, and a parameter that still shows
-in the autograd graph afterwards has a use that no rule knows: it takes the Jacobian path.
+Legend: n points, T positions, d inputs and o outputs of a layer.
+Every recorded operation uses a *detached* parameter. So no weight gradient is ever computed, and a parameter that still
+shows in the autograd graph afterwards has a use that no rule knows: it takes the Jacobian path.
 """
 
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.autograd.graph import GradientEdge, get_gradient_edge
+from torch.autograd.graph import get_gradient_edge
 
+from spectrain.kernels.factors import Geometry
 from spectrain.kernels.registry import Rule, rule_for
+from spectrain.kernels.uses import BroadcastForm, ConvForm, Form, IndexForm, LinearForm, Use
+
+_CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
+_CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
 
 
 class _Probe(torch.autograd.Function):
@@ -32,23 +36,10 @@ class _Probe(torch.autograd.Function):
         return grads[0], None
 
 
-@dataclass
-class Use:
-    """One use of a weight [o, d] and its bias [o]: the inputs a, and the place in the graph of the output z."""
-
-    weight: str | None
-    bias: str | None
-    a: Tensor
-    version: int
-    edge: GradientEdge
-    shape: torch.Size
-    bias_scale: float
-
-
 class Tape:
     """Operations with trainable parameters, recorded as they run; rules are written with these.
 
-    `tape.linear(x, weight, bias)` returns what `F.linear` returns. A tensor that is not one of the network's own
+    `tape.linear(x, weight, bias)` returns what `F.linear` returns, and so on. A tensor that is not one of the network's own
     parameters (computed from others, say) is passed through as it is, and its origin takes the Jacobian path.
     """
 
@@ -57,33 +48,81 @@ class Tape:
         self._skip = skip
         self.uses: list[Use] = []
 
-    def _take(self, p: Tensor | None) -> tuple[Tensor | None, str | None]:
+    def linear(
+        self, x: Tensor, weight: Tensor, bias: Tensor | None = None, *, bias_scale: float = 1.0, rows: slice | None = None
+    ) -> Tensor:
+        """x weight^T + bias_scale * bias; `rows` takes only these rows of the weight and of the bias."""
+        w, weight_name = self._take(weight)
+        b, bias_name = self._take(bias)
+        first, last, _ = (rows or slice(None)).indices(w.shape[0])
+        w, b = w[first:last], None if b is None else b[first:last] * bias_scale if bias_scale != 1.0 else b[first:last]
+        form = LinearForm(bias_scale, first, weight.shape[0] - last)
+        return self._record(F.linear(x, w, b), form, (weight_name, bias_name), x)
+
+    def conv(
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        geometry: Geometry,
+        *,
+        transposed: bool = False,
+        output_padding: tuple[int, ...] = (),
+    ) -> Tensor:
+        """A convolution of one, two or three axes with zero padding, or its transpose; x is [n, channels, ...]."""
+        w, weight_name = self._take(weight)
+        b, bias_name = self._take(bias)
+        k, g = len(geometry.kernel), geometry
+        if transposed:
+            z = _CONV_TRANSPOSE[k](x, w, b, g.stride, g.padding, output_padding, g.groups, g.dilation)
+            # Its bias has no place among the patches, so the two are recorded one by one.
+            z = self._record(z, ConvForm(g, True), (weight_name, None), x)
+            return self._record(z, ConvForm(g, True), (None, bias_name), None)
+        z = _CONV[k](x, w, b, g.stride, g.padding, g.dilation, g.groups)
+        return self._record(z, ConvForm(g, False), (weight_name, bias_name), x)
+
+    def embedding(self, index: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
+        """Rows of the weight."""
+        w, name = self._take(weight)
+        form = IndexForm(weight.shape[0], padding_idx)
+        return self._record(F.embedding(index, w, padding_idx), form, (name, None), index)
+
+    def multiply(self, x: Tensor, weight: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
+        """x * weight, the weight seen as `shape` and broadcast."""
+        w, name = self._take(weight)
+        w = w if shape is None else w.view(shape)
+        z = x * w
+        return self._record(z, BroadcastForm(_varies(z, w)), (name, None), x.expand_as(z))
+
+    def add(self, x: Tensor, bias: Tensor, shape: tuple[int, ...] | None = None) -> Tensor:
+        """x + bias, the bias seen as `shape` and broadcast."""
+        w, name = self._take(bias)
+        w = w if shape is None else w.view(shape)
+        z = x + w
+        return self._record(z, BroadcastForm(_varies(z, w)), (name, None), None)
+
+    def _take(self, p: Any) -> tuple[Any, str | None]:
         """The tensor to compute with, and the parameter's name if this use is to be recorded."""
-        if p is None:
-            return None, None
         name = self._names.get(id(p))
         if name is None:
             return p, None
         return p.detach(), None if name in self._skip else name
 
-    def linear(self, x: Tensor, weight: Tensor, bias: Tensor | None = None, *, bias_scale: float = 1.0) -> Tensor:
-        """x weight^T + bias_scale * bias."""
-        w, weight_name = self._take(weight)
-        b, bias_name = self._take(bias)
-        if b is not None and bias_scale != 1.0:
-            b = bias_scale * b
-        assert w is not None
-        z = F.linear(x, w, b)
-        return self._record(z, x, weight_name, bias_name, bias_scale)
-
-    def _record(self, z: Tensor, a: Tensor, weight: str | None, bias: str | None, bias_scale: float) -> Tensor:
+    def _record(self, z: Tensor, form: Form, names: tuple[str | None, str | None], a: Tensor | None) -> Tensor:
         # Under no_grad the derivative is zero by the network's own will.
-        if (weight is None and bias is None) or not torch.is_grad_enabled():
+        if names == (None, None) or not torch.is_grad_enabled():
             return z
         if not z.requires_grad:
             z = _Probe.apply(z, torch.zeros((), requires_grad=True))  # type: ignore[no-untyped-call]
-        self.uses.append(Use(weight, bias, a.detach(), a._version, get_gradient_edge(z), z.shape, bias_scale))
+        version = 0 if a is None else a._version
+        self.uses.append(Use(form, names, None if a is None else a.detach(), version, get_gradient_edge(z), z.shape))
         return z
+
+
+def _varies(z: Tensor, w: Tensor) -> tuple[bool, ...]:
+    """Along which axes of z the broadcast w varies; an axis of length 1 in both may be the points."""
+    shape = (1,) * (z.ndim - w.ndim) + tuple(w.shape)
+    return tuple(length > 1 for length in shape)
 
 
 @contextmanager

@@ -1,5 +1,5 @@
 """The rules of the layers that come with torch; importing this registers them."""
 
-from spectrain.kernels.rules import linear
+from spectrain.kernels.rules import conv, embedding, linear, norm
 
-__all__ = ["linear"]
+__all__ = ["conv", "embedding", "linear", "norm"]

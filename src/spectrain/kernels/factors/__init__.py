@@ -1,0 +1,8 @@
+"""Factors of per-sample gradients: outer products, patches, indices, or the gradients themselves."""
+
+from spectrain.kernels.factors.base import Dense, Factor, Outer, Sizes, Sum
+from spectrain.kernels.factors.index import Index
+from spectrain.kernels.factors.join import join
+from spectrain.kernels.factors.patches import Geometry, Patches, patches
+
+__all__ = ["Dense", "Factor", "Geometry", "Index", "Outer", "Patches", "Sizes", "Sum", "join", "patches"]

@@ -1,0 +1,197 @@
+"""What every factor of a layer's per-sample gradients can do.
+
+Legend: n points, C outputs, T positions (tokens, pixels, or the uses of a shared weight), d inputs and o outputs of a layer,
+p = columns of the layer's Jacobian, q a chunk of them. G[i, c] is the gradient of output c at point i.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Self
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """The numbers from which the cheaper Gram matrix is chosen."""
+
+    positions: int
+    inputs: int
+    outputs: int
+    groups: int = 1
+
+    @property
+    def columns(self) -> int:
+        """The number of columns p of the Jacobian."""
+        return self.inputs * self.outputs * self.groups
+
+
+class Factor(ABC):
+    """Per-sample gradients in factored form; every tensor in it has the points as its first axis."""
+
+    @abstractmethod
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors, the one that also has the outputs C as its second axis last."""
+
+    @abstractmethod
+    def like(self, tensors: Sequence[Tensor]) -> Self:
+        """A factor of the same kind made of other tensors."""
+
+    @property
+    @abstractmethod
+    def sizes(self) -> Sizes:
+        """T, d, o of the layer."""
+
+    @abstractmethod
+    def columns(self, start: int, stop: int) -> Float[Tensor, "n C q"]:
+        """Columns of the Jacobian, formed: those of the layer's outputs start .. stop."""
+
+    @property
+    def has_positions(self) -> bool:
+        """Whether the position Gram is on offer; if not, only columns are."""
+        return False
+
+    def input_gram(self, other: Self) -> Float[Tensor, "n T m S"]:
+        """a a^T between all positions of two factors of one kind."""
+        raise NotImplementedError
+
+    def output_positions(self) -> Float[Tensor, "n C T o"]:
+        """b, for the position Gram."""
+        raise NotImplementedError
+
+    @property
+    def n(self) -> int:
+        """The number of points."""
+        return self.tensors()[0].shape[0]
+
+    @property
+    def C(self) -> int:  # noqa: N802
+        """The number of outputs."""
+        return self.tensors()[-1].shape[1]
+
+    @property
+    def itemsize(self) -> int:
+        """Bytes of one number."""
+        return self.tensors()[-1].element_size()
+
+    @property
+    def row_bytes(self) -> int:
+        """Bytes of the factor for one point."""
+        return sum(t[0].numel() * t.element_size() for t in self.tensors())
+
+    def rows(self, rows: slice) -> Self:
+        """The factor of some of the points."""
+        return self.like([t[rows] for t in self.tensors()])
+
+    def empty(self, n: int) -> Self:
+        """Room for the same factor of n points."""
+        return self.like([t.new_empty(n, *t.shape[1:]) for t in self.tensors()])
+
+    def fill(self, rows: slice, part: Self) -> None:
+        """Write the factor of some of the points."""
+        for mine, theirs in zip(self.tensors(), part.tensors(), strict=True):
+            mine[rows] = theirs
+
+
+@dataclass(frozen=True)
+class Dense(Factor):
+    """G[i, c] itself, flattened."""
+
+    g: Float[Tensor, "n C p"]
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """G."""
+        return (self.g,)
+
+    def like(self, tensors: Sequence[Tensor]) -> "Dense":
+        """Another G."""
+        return Dense(*tensors)
+
+    @property
+    def sizes(self) -> Sizes:
+        """Every column is an output of its own."""
+        return Sizes(positions=1, inputs=1, outputs=self.g.shape[2])
+
+    def columns(self, start: int, stop: int) -> Float[Tensor, "n C q"]:
+        """A slice of G."""
+        return self.g[:, :, start:stop]
+
+
+@dataclass(frozen=True)
+class Outer(Factor):
+    """G[i, c] = sum_t b[i, c, t] (x) a[i, t], never formed unless that is cheaper."""
+
+    a: Float[Tensor, "n T d"]
+    b: Float[Tensor, "n C T o"]
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The factors a and b."""
+        return (self.a, self.b)
+
+    def like(self, tensors: Sequence[Tensor]) -> "Outer":
+        """Other a and b."""
+        return Outer(*tensors)
+
+    @property
+    def sizes(self) -> Sizes:
+        """T, d and o as in the shapes."""
+        return Sizes(positions=self.a.shape[1], inputs=self.a.shape[2], outputs=self.b.shape[3])
+
+    def columns(self, start: int, stop: int) -> Float[Tensor, "n C q"]:
+        """sum_t b[:, :, t, start:stop] (x) a[:, t]."""
+        n, C, T, _ = self.b.shape
+        b = self.b[..., start:stop].transpose(2, 3).reshape(n, -1, T)
+        return torch.bmm(b, self.a).view(n, C, -1)
+
+    @property
+    def has_positions(self) -> bool:
+        """Always."""
+        return True
+
+    def input_gram(self, other: Factor) -> Float[Tensor, "n T m S"]:
+        """a a^T."""
+        assert isinstance(other, Outer)
+        (n, T1, _), (m, T2, _) = self.a.shape, other.a.shape
+        return (self.a.flatten(0, 1) @ other.a.flatten(0, 1).T).view(n, T1, m, T2)
+
+    def output_positions(self) -> Float[Tensor, "n C T o"]:
+        """The factor b."""
+        return self.b
+
+
+@dataclass(frozen=True)
+class Sum(Factor):
+    """G = G_1 + G_2 + ..., a parameter with uses that cannot be joined as positions of one factor."""
+
+    parts: tuple[Factor, ...]
+
+    def tensors(self) -> tuple[Tensor, ...]:
+        """The tensors of all parts."""
+        return tuple(t for part in self.parts for t in part.tensors())
+
+    def like(self, tensors: Sequence[Tensor]) -> "Sum":
+        """The same parts made of other tensors."""
+        rest = list(tensors)
+        parts = []
+        for part in self.parts:
+            count = len(part.tensors())
+            parts.append(part.like(rest[:count]))
+            rest = rest[count:]
+        return Sum(tuple(parts))
+
+    @property
+    def sizes(self) -> Sizes:
+        """The layer's shape, and all positions of all uses."""
+        first = self.parts[0].sizes
+        return Sizes(sum(part.sizes.positions for part in self.parts), first.inputs, first.outputs, first.groups)
+
+    def columns(self, start: int, stop: int) -> Float[Tensor, "n C q"]:
+        """The sum of the parts' columns."""
+        total = self.parts[0].columns(start, stop).clone()
+        for part in self.parts[1:]:
+            total += part.columns(start, stop)
+        return total
+

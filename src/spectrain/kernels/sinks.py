@@ -1,0 +1,63 @@
+"""Where blocks of a kernel are added up, and where they go.
+
+Legend: n, m points; C outputs, E = C for the full kernel and 1 otherwise. A block is a matrix [n E, m E].
+"""
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from spectrain.errors import InputError
+from spectrain.kernels.gram import Pair, add_gram, mirror
+from spectrain.kernels.progress import Progress
+
+
+class Sink:
+    """Where a kernel goes: [n, m] or [n, m, C, C], on any device or in a memory-mapped file."""
+
+    def __init__(self, out: Tensor, E: int, like: Tensor) -> None:
+        self.out, self._E, self._like = out, E, like
+
+    def in_place(self) -> bool:
+        """Whether blocks are added up in the result itself."""
+        return self.out.ndim == 2 and self.out.dtype == self._like.dtype and self.out.device == self._like.device
+
+    def write(self, i: slice, j: slice, pairs: Sequence[Pair], symmetric: bool, progress: Progress) -> None:
+        """One block of K, and its mirror image where there is one."""
+        E, n, m = self._E, i.stop - i.start, j.stop - j.start
+        block = self.out[i, j] if self.in_place() else self._like.new_empty(n * E, m * E)
+        _fill(block, pairs, E, progress)
+        if symmetric and i == j:
+            mirror(block, E)
+        if not self.in_place():
+            self._copy(i, j, block)
+        if symmetric and i != j:
+            self._copy(j, i, block.T)
+
+    def _copy(self, i: slice, j: slice, block: Float[Tensor, "nE mE"]) -> None:
+        if self.out.ndim == 2:
+            self.out[i, j] = block
+        else:
+            E = self._E
+            self.out[i, j] = block.unflatten(0, (-1, E)).unflatten(2, (-1, E)).permute(0, 2, 1, 3)
+
+
+def _fill(block: Float[Tensor, "nE mE"], pairs: Sequence[Pair], E: int, progress: Progress) -> None:
+    """block = sum of the pairs' Gram matrices; out of memory halves the workspace and starts the block again."""
+    shrink = 1
+    while True:
+        try:
+            block.zero_()
+            for pair in pairs:
+                add_gram(block, replace(pair, workspace=pair.workspace // shrink), E)
+                progress.add(min(pair.flops(E)))
+            return
+        except torch.OutOfMemoryError as error:
+            if shrink > 2**12:
+                raise InputError("The device has no memory left to multiply in. Lower memory_budget, or use out= on the CPU.") from error
+            shrink *= 2
+            if block.device.type == "cuda":
+                torch.cuda.empty_cache()
