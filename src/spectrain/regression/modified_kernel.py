@@ -23,12 +23,12 @@ class ModifiedSpectrumKernel:
         tail="keep":  k_g(x, z) = k(x, z) + sum_i (g_i - lambda_i) phi_i(x) phi_i(z)     the rest stays as it is
 
     "keep" returns the kernel itself, exactly, for g = identity; it is positive semi-definite for every g > 0, as k
-    minus its projection on the known modes is. Take "drop" when g should vanish beyond the known modes (heat, lambda^1.5).
-    Both equal n sum_i g_i v_i v_i^T (+ the rest) on X, and both converge to k_g as n grows.
+    minus its projection on the known modes is. Take "drop" when g should vanish beyond the known modes (heat,
+    lambda^1.5). Both equal n sum_i g_i v_i v_i^T (+ the rest) on X, and both converge to k_g as n grows.
 
     kernel is any callable k(x1, x2): this library's, scikit-learn's, GPyTorch's. rank=None takes all n modes (dense
-    eigh, 9 n^3 flops); with a rank the top ones alone. `spectrum` holds the eigenpairs. Inputs given as NumPy arrays give a
-    NumPy matrix. Raises InputError for a map, kernel or rank that cannot be used.
+    eigh, 9 n^3 flops); with a rank the top ones alone. `spectrum` holds the eigenpairs. Inputs given as NumPy
+    arrays give a NumPy matrix. Raises InputError for a map, kernel or rank that cannot be used.
 
     Source: Geifman et al. 2024 (arXiv 2307.14531), section 4.
     """

@@ -1,0 +1,7 @@
+"""Predicts the error of every spectral map from the kernel and the targets, and suggests one."""
+
+from spectrain.selection.candidate import Candidate
+from spectrain.selection.eigenlearning import Eigenlearning, eigenlearning
+from spectrain.selection.suggestion import Suggestion, suggest_spectral_map
+
+__all__ = ["Candidate", "Eigenlearning", "Suggestion", "eigenlearning", "suggest_spectral_map"]

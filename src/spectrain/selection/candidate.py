@@ -1,0 +1,20 @@
+"""One thing to try, and what is predicted of it."""
+
+from dataclasses import dataclass
+
+from spectrain.spectral_maps import SpectralMap
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One map stopped after `steps` steps of size 1/g_max, and its predicted mean squared error on unseen points.
+
+    standard_error is that of the prediction; confidence is the share of resamples in which the candidate's error is
+    within 5 % of the best one's.
+    """
+
+    spectral_map: SpectralMap
+    steps: int
+    predicted_error: float
+    standard_error: float
+    confidence: float

@@ -1,0 +1,93 @@
+"""Early-stopped preconditioned descent as a spectral filter, and what it predicts for points it has not seen.
+
+Letters: n points, C outputs, T step counts, M maps, m held-out points. Eigenvalues are of K/n.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from spectrain.spectral_maps import SpectralMap
+from spectrain.spectrum import Spectrum
+
+
+def filters(eigenvalues: Float[Tensor, "k"], ratio: Float[Tensor, "k"], steps: Sequence[int]) -> Float[Tensor, "T k"]:
+    """f_i = 1 - (1 - g_i / g_max)^t: the share of mode i that t steps of the largest safe size 1/g_max have learned."""
+    g = eigenvalues * ratio
+    # Below one in the last place, or the slowest rounding of log1p would be minus infinity times zero steps.
+    rate = torch.log1p(-(g / g.max()).clamp(max=1 - 1e-16))
+    return -torch.expm1(torch.tensor(steps, dtype=rate.dtype, device=rate.device)[:, None] * rate)
+
+
+def predict_descent(
+    spectrum: Spectrum,
+    cross: Float[Tensor, "m n"],
+    y: Float[Tensor, "n C"],
+    maps: Sequence[SpectralMap],
+    steps: Sequence[int],
+) -> Float[Tensor, "M T m C"]:
+    """f_t(z) = k(z, X) sum_i f_i / (n lambda_i) v_i v_i^T (y - mean y) + mean y, for every map and number of steps.
+
+    This is exact for squared loss and a fixed kernel: w <- w - eta J^T S r from f_0 = 0 with the output's bias at
+    mean y. Unresolved modes are left out: nothing can be said about them.
+    """
+    r = spectrum.resolved
+    eigenvalues, V = spectrum.eigenvalues[:r], spectrum.eigenvectors[:, :r]
+    mean = y.mean(0)
+    projected = V.T @ (y - mean)
+    extended = cross @ V / (spectrum.n * eigenvalues)
+    out = []
+    for g in maps:
+        f = filters(eigenvalues, spectrum.ratio(g)[:r], steps)
+        out.append(torch.einsum("mk,tk,kc->tmc", extended, f, projected))
+    return torch.stack(out) + mean
+
+
+def held_out_errors(
+    K: Float[Tensor, "n n"],
+    y: Float[Tensor, "n C"],
+    maps: Sequence[SpectralMap],
+    steps: Sequence[int],
+    folds: int = 10,
+    seed: int = 0,
+) -> Float[Tensor, "M T n"]:
+    """Squared error at every point, predicted from the folds it is not in: one eigh per fold, and no training."""
+    n = K.shape[0]
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).to(K.device)
+    errors = K.new_empty(len(maps), len(steps), n)
+    for held in order.chunk(min(folds, n)):
+        known = torch.ones(n, dtype=torch.bool, device=K.device)
+        known[held] = False
+        rest = known.nonzero()[:, 0]
+        spectrum = Spectrum.from_kernel(K[rest][:, rest])
+        f = predict_descent(spectrum, K[held][:, rest], y[rest], maps, steps)
+        errors[:, :, held] = (f - y[held]).square().sum(-1)
+    return errors
+
+
+def closed_form_errors(
+    spectrum: Spectrum, y: Float[Tensor, "n C"], maps: Sequence[SpectralMap], steps: Sequence[int]
+) -> tuple[Float[Tensor, "M T"], Float[Tensor, "M T"]]:
+    """(leave-one-out, GCV) of the filter as a linear smoother H = V diag(f) V^T: mean |r_i/(1 - H_ii)|^2, and its mean.
+
+    Cheap (one eigendecomposition), but an approximation that only ridge-like filters make exact: 1 - f falls
+    exponentially with lambda, so that late in training the few slowest modes decide alone. `held_out_errors` has no
+    such defect, and is what a suggestion uses; docs/spectra.md compares them.
+    """
+    n = spectrum.n
+    V = spectrum.eigenvectors
+    centred = y - y.mean(0)
+    projected = V.T @ centred
+    loo, gcv = [], []
+    smallest = max(spectrum.noise_floor, float(spectrum.eigenvalues[0]) * 1e-18)
+    for g in maps:
+        # The unresolved modes stand at the noise floor: never learned, and never a division by zero.
+        left = 1 - filters(spectrum.eigenvalues.clamp(min=smallest), spectrum.ratio(g), steps)
+        for row in left:
+            residual = V @ (row[:, None] * projected) + (centred - V @ projected)
+            loo.append((residual / (V.square() @ row)[:, None]).square().sum() / n)
+            gcv.append(residual.square().sum() / n / row.mean() ** 2)
+    shape = (len(maps), len(steps))
+    return torch.stack(loo).reshape(shape), torch.stack(gcv).reshape(shape)

@@ -1,0 +1,56 @@
+"""The reason for a suggestion, in words that follow from its numbers.
+
+Letters: n points, C outputs, k modes.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from spectrain.selection.candidate import Candidate
+from spectrain.spectral_maps import flatten, identity
+from spectrain.spectrum import Spectrum
+from spectrain.spectrum.measures import energy_per_mode
+
+
+def reason(
+    spectrum: Spectrum, y: Float[Tensor, "n C"], ranking: Sequence[Candidate], plain: Candidate, noise: float
+) -> str:
+    """Where the target's energy sits, how much noise there is, and what each choice is predicted to give."""
+    first, last = energy_range(spectrum, y)
+    deviation = float((y - y.mean(0)).square().sum(1).mean().sqrt())
+    best = ranking[0]
+    parts = [
+        f"80 % of the target's energy sits in modes {first}-{last} of {spectrum.n}",
+        f"noise (or detail out of reach) about {noise:.2g}, {noise / max(deviation, 1e-300):.0%} of its deviation",
+    ]
+    if isinstance(best.spectral_map, identity):
+        parts.append(f"the kernel as it is does best, stopped after {best.steps} steps: {best.predicted_error:.3g}")
+    else:
+        parts.append(f"{best.spectral_map!r}: {best.predicted_error:.3g} after {best.steps} steps")
+        parts.append(f"the kernel as it is: {plain.predicted_error:.3g} after {plain.steps} steps")
+    return "; ".join([*parts, *_against_flattening(best, ranking)]) + "."
+
+
+def energy_range(spectrum: Spectrum, y: Float[Tensor, "n C"], share: float = 0.8) -> tuple[int, int]:
+    """The modes (counted from 1) between which the middle `share` of the centred target's energy sits."""
+    energy = energy_per_mode(spectrum, y - y.mean(0))
+    cumulative = energy.cumsum(0) / energy.sum().clamp(min=torch.finfo(energy.dtype).tiny)
+    margin = (1 - share) / 2
+    first, last = torch.searchsorted(cumulative, cumulative.new_tensor([margin, 1 - margin])).tolist()
+    return first + 1, min(last + 1, spectrum.rank)
+
+
+def _against_flattening(best: Candidate, ranking: Sequence[Candidate]) -> list[str]:
+    """What the strongest flattening would cost at its own best number of steps, if it costs anything."""
+    flat = [c for c in ranking if isinstance(c.spectral_map, flatten)]
+    if not flat:
+        return []
+    widest = max(c.spectral_map.rank or 0 for c in flat if isinstance(c.spectral_map, flatten))
+    best_flat = next(c for c in flat if isinstance(c.spectral_map, flatten) and (c.spectral_map.rank or 0) == widest)
+    loss = best_flat.predicted_error / max(best.predicted_error, 1e-300) - 1
+    if loss < 0.01 or best_flat.spectral_map == best.spectral_map:
+        return []
+    return [f"flattening {widest} modes would give {loss:.0%} more error: it learns the noise as soon as the signal"]

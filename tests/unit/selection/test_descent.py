@@ -1,0 +1,88 @@
+"""The filters against descent that is really run, step by step."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from spectrain.regression import KernelRegression, ridge_path
+from spectrain.regression.callables import rbf
+from spectrain.selection.descent import closed_form_errors, filters, held_out_errors, predict_descent
+from spectrain.spectral_maps import SpectralMap, flatten, identity, power
+from spectrain.spectrum import Spectrum
+
+GENERATOR = torch.Generator().manual_seed(0)
+X = torch.randn(40, 2, generator=GENERATOR, dtype=torch.float64)
+Z = torch.randn(7, 2, generator=GENERATOR, dtype=torch.float64)
+Y = torch.stack([torch.sin(2 * X[:, 0]), X[:, 1]], 1) + 1
+K = rbf(X, X)
+MAPS: list[SpectralMap] = [identity(), flatten(5), power(0.5, 9)]
+
+
+def run(K: Tensor, cross: Tensor, y: Tensor, g: SpectralMap, steps: int) -> Tensor:
+    """w <- w - eta J^T S r, seen at the training points and at the others."""
+    n = len(K)
+    s = Spectrum.from_kernel(K)
+    ratio = s.ratio(g)
+    S = torch.eye(n, dtype=K.dtype) - (s.eigenvectors * (1 - ratio)) @ s.eigenvectors.T
+    eta = 1 / float((ratio * s.eigenvalues).max())
+    f, other = y.mean(0).expand_as(y).clone(), y.mean(0).expand(len(cross), y.shape[1]).clone()
+    for _ in range(steps):
+        c = S @ (f - y) / n
+        f, other = f - eta * K @ c, other - eta * cross @ c
+    return other
+
+
+@pytest.mark.parametrize("g", MAPS)
+def test_prediction_is_what_the_descent_gives(g: SpectralMap) -> None:
+    predicted = predict_descent(Spectrum.from_kernel(K), rbf(Z, X), Y, [g], [1, 7, 50])
+    for j, steps in enumerate([1, 7, 50]):
+        torch.testing.assert_close(predicted[0, j], run(K, rbf(Z, X), Y, g, steps), rtol=1e-6, atol=1e-8)
+
+
+def test_filters_go_from_nothing_to_everything_and_flat_modes_together() -> None:
+    lam = torch.tensor([4.0, 2.0, 1.0, 0.5], dtype=torch.float64)
+    f = filters(lam, identity()(lam), [0, 1, 10, 10**7])
+    torch.testing.assert_close(f[0], torch.zeros(4, dtype=torch.float64))
+    torch.testing.assert_close(f[1], lam / 4)
+    assert (f[2, :-1] > f[2, 1:]).all()
+    torch.testing.assert_close(f[3], torch.ones(4, dtype=torch.float64))
+    flat = filters(lam, flatten(2)(lam), [3])[0]
+    torch.testing.assert_close(flat[:3], flat[:1].expand(3))
+
+
+def test_a_long_descent_ends_where_kernel_regression_is_for_every_map() -> None:
+    K2, cross = K + 0.1 * torch.eye(40), rbf(Z, X)
+    f = predict_descent(Spectrum.from_kernel(K2), cross, Y, MAPS, [10**7])
+    centred = KernelRegression(lambda a, b: rbf(a, b) + 0.1 * (a[:, None] == b[None]).all(-1))
+    expected = centred.fit(X, Y - Y.mean(0)).predict(Z) + Y.mean(0)
+    for j in range(len(MAPS)):
+        torch.testing.assert_close(f[j, 0], expected, rtol=1e-9, atol=1e-10)
+
+
+def test_held_out_errors_are_those_of_training_without_the_fold() -> None:
+    errors = held_out_errors(K, Y, MAPS, [1, 20], folds=4)
+    assert errors.shape == (3, 2, 40)
+    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
+    held, rest = order[10:20], torch.cat([order[:10], order[20:]]).sort().values
+    f = run(K[rest][:, rest], K[held][:, rest], Y[rest], MAPS[1], 20)
+    torch.testing.assert_close(errors[1, 1, held], (f - Y[held]).square().sum(1), rtol=1e-6, atol=1e-8)
+
+
+def test_closed_forms_are_those_of_a_linear_smoother() -> None:
+    s = Spectrum.from_kernel(K)
+    loo, gcv = closed_form_errors(s, Y, MAPS, [3])
+    lam = s.eigenvalues.clamp(min=1e-18)
+    centred = Y - Y.mean(0)
+    for j, g in enumerate(MAPS):
+        H = (s.eigenvectors * filters(lam, s.ratio(g), [3])[0]) @ s.eigenvectors.T
+        r = centred - H @ centred
+        assert float(loo[j, 0]) == pytest.approx(float((r / (1 - H.diagonal())[:, None]).square().sum() / 40), rel=1e-6)
+        assert float(gcv[j, 0]) == pytest.approx(float(r.square().sum() / 40 / (1 - H.trace() / 40) ** 2), rel=1e-6)
+
+
+def test_for_a_ridge_the_same_formula_is_exact() -> None:
+    s = Spectrum.from_kernel(K)
+    path = ridge_path(s, Y, [0.01])
+    H = (s.eigenvectors * (s.eigenvalues / (s.eigenvalues + 0.01))) @ s.eigenvectors.T
+    r = Y - H @ Y
+    assert float(path.loo[0]) == pytest.approx(float((r / (1 - H.diagonal())[:, None]).square().sum() / 40))

@@ -1,0 +1,136 @@
+"""`suggest_spectral_map` on targets whose right answer is known."""
+
+import math
+
+import pytest
+import torch
+from torch import Tensor
+
+from spectrain.errors import InputError
+from spectrain.selection import suggest_spectral_map
+from spectrain.selection.descent import predict_descent
+from spectrain.selection.words import energy_range
+from spectrain.spectral_maps import flatten, identity, power, ridge
+from spectrain.spectrum import Spectrum
+
+T = torch.linspace(-1, 1, 240, dtype=torch.float64)
+
+
+def laplace(x: Tensor, z: Tensor) -> Tensor:
+    return torch.exp(-2 * (x[:, None] - z).abs())
+
+
+K = laplace(T, T)
+
+
+def noisy(y: Tensor, sigma: float) -> Tensor:
+    return y + sigma * torch.randn(len(y), generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+
+
+FINE = torch.sin(60 * T)
+SMOOTH = torch.sin(3 * T)
+
+
+def test_fine_detail_without_noise_is_flattened_and_a_noisy_target_less() -> None:
+    clean = suggest_spectral_map(K, FINE, steps=10)
+    drowned = suggest_spectral_map(K, noisy(SMOOTH, 1.0), steps=10)
+    assert isinstance(clean.spectral_map, (flatten, power))
+    rank = clean.spectral_map.rank
+    assert rank is not None
+    assert rank >= 64
+    assert clean.best.predicted_error < 0.1 * clean.plain.predicted_error
+    weaker = drowned.spectral_map
+    assert isinstance(weaker, identity) or weaker.rank < rank  # type: ignore[attr-defined]
+
+
+def test_more_noise_never_means_more_learning() -> None:
+    learned = []
+    for sigma in (0.0, 0.3, 1.0):
+        s = suggest_spectral_map(K, noisy(FINE, sigma))
+        spectrum = Spectrum.from_kernel(K)
+        g = s.spectral_map(spectrum.eigenvalues) * spectrum.eigenvalues
+        learned.append(float((1 - (1 - g / g.max()) ** s.steps).sum()))
+    assert learned[0] > learned[1] > learned[2]
+
+
+def test_the_ranking_is_that_of_the_measured_errors() -> None:
+    y = noisy(FINE + SMOOTH, 0.2)
+    train, test = torch.arange(240) % 2 == 0, torch.arange(240) % 2 == 1
+    s = suggest_spectral_map(K[train][:, train], y[train], steps=1000)
+    spectrum = Spectrum.from_kernel(K[train][:, train])
+    measured = []
+    for c in s.ranking:
+        f = predict_descent(spectrum, K[test][:, train], y[train][:, None], [c.spectral_map], [c.steps])
+        measured.append(float((f[0, 0, :, 0] - y[test]).square().mean()))
+    ranks = torch.tensor(measured).argsort().argsort().double()
+    rho = torch.corrcoef(torch.stack([ranks, torch.arange(len(measured), dtype=torch.float64)]))[0, 1]
+    assert float(rho) > 0.8
+    assert measured[0] < 1.05 * min(measured)
+    relative = [c.predicted_error / m for c, m in zip(s.ranking, measured, strict=True)]
+    assert 0.7 < relative[0] < 1.4
+
+
+def test_ranking_is_sorted_after_the_first_and_confidence_is_a_share() -> None:
+    s = suggest_spectral_map(K, noisy(FINE, 0.3))
+    errors = [c.predicted_error for c in s.ranking[1:]]
+    assert errors == sorted(errors)
+    assert s.best.predicted_error <= 1.01 * min(errors)
+    assert all(0 <= c.confidence <= 1 for c in s.ranking)
+    assert s.best.confidence > 0.5
+    assert s.ranking[-1].confidence == 0
+    assert s.plain.spectral_map == identity()
+    assert s.plain.predicted_error == min(c.predicted_error for c in s.ranking if c.spectral_map == identity())
+
+
+def test_knows_the_noise_and_takes_a_known_one_off() -> None:
+    y = noisy(SMOOTH, 0.3)
+    estimated = suggest_spectral_map(K, y)
+    assert estimated.noise == pytest.approx(0.3, rel=0.15)
+    known = suggest_spectral_map(K, y, noise=0.3)
+    assert known.noise == 0.3
+    assert known.best.predicted_error < 0.3 * estimated.best.predicted_error
+
+
+def test_a_spectrum_and_its_kernel_get_the_same_answer_and_the_answer_is_reproducible() -> None:
+    y = noisy(FINE, 0.3)
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    from_kernel = suggest_spectral_map(K, y, steps=100)
+    assert torch.equal(before, torch.get_rng_state())
+    again = suggest_spectral_map(K, y, steps=100)
+    from_spectrum = suggest_spectral_map(Spectrum.from_kernel(K), y, steps=100)
+    assert again == from_kernel
+    assert from_spectrum.spectral_map == from_kernel.spectral_map
+    assert from_spectrum.best.predicted_error == pytest.approx(from_kernel.best.predicted_error, rel=1e-6)
+
+
+def test_own_maps_budget_and_thinning() -> None:
+    s = suggest_spectral_map(K, FINE, steps=7, maps=[ridge(1e-3)], max_points=100)
+    assert {c.spectral_map for c in s.ranking} == {identity(), ridge(1e-3)}
+    assert max(c.steps for c in s.ranking) == 7
+
+
+def test_says_why() -> None:
+    s = suggest_spectral_map(K, noisy(SMOOTH, 1.0), steps=100)
+    text = str(s)
+    assert "80 % of the target's energy sits in modes" in text
+    assert "it learns the noise as soon as the signal" in text
+    assert "identity()" in text
+    values = torch.arange(6, 0, -1, dtype=torch.float64)
+    spectrum = Spectrum.from_kernel(torch.diag(values))
+    assert energy_range(spectrum, torch.tensor([[0.0], [0.0], [1.0], [-1.0], [0.0], [0.0]])) == (3, 4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ((K[:10, :10], FINE[:10]), "too few"),
+        ((K, FINE[:100]), "y has shape"),
+        ((K, FINE * math.nan), "finite"),
+        ((K, FINE, -1.0), "noise=-1"),
+        ((K, FINE, None, 0), "steps=0"),
+    ],
+)
+def test_bad_input_is_refused(arguments: tuple, said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        suggest_spectral_map(*arguments)
