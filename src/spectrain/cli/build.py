@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
-from hydra.utils import get_class, get_method, instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from torch import nn
 
@@ -24,8 +24,9 @@ def build_network(cfg: DictConfig, data: Any) -> nn.Module:
     """The network of ``model=``, told the data's numbers of features where its signature asks for them."""
     settings: dict[str, Any] = dict(OmegaConf.to_container(cfg.model, resolve=True))  # type: ignore[arg-type]
     center = settings.pop("center_output", False)
+    settings.pop("adaptive_lr", None)  # the optimizers' files refer to it
     target = settings["_target_"]
-    known = {"in_features": data.in_features, "out_features": data.out_features}
+    known: dict[str, Any] = {"in_features": data.in_features, "out_features": data.out_features}
     wanted = {name: value for name, value in known.items() if name in _parameters(target) and name not in settings}
     try:
         network = instantiate(settings, **wanted)
@@ -90,11 +91,7 @@ def build_trainer(cfg: DictConfig, callbacks: list[pl.Callback], loggers: list[A
 
 
 def _parameters(target: str) -> Mapping[str, inspect.Parameter]:
-    try:
-        found = get_class(target)
-    except Exception:
-        found = get_method(target)
-    return inspect.signature(found).parameters
+    return inspect.signature(get_object(target)).parameters
 
 
 def _constructor_error(key: str, target: str, error: BaseException) -> Exception:

@@ -18,8 +18,10 @@ from spectrain.cli.allowlist import check_targets
 from spectrain.cli.config_dir import config_dir
 from spectrain.cli.errors import run_guarded
 from spectrain.cli.overrides import check_overrides, normalize
+from spectrain.cli.resolvers import register_resolvers
 from spectrain.cli.run_folder import load_checkpoint
 from spectrain.cli.train import quiet_libraries
+from spectrain.cli.validation import validate
 from spectrain.data import read_image
 from spectrain.data.image import coordinate_grid
 from spectrain.errors import InputError
@@ -41,7 +43,8 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     checkpoint = load_checkpoint(cfg.ckpt_path)
     run = OmegaConf.create(checkpoint["config"])
     assert isinstance(run, DictConfig)  # noqa: S101  written by this program
-    check_targets(run, list(cfg.allow_targets))
+    validate(cfg)
+    check_targets(run, cfg.allow_targets)
     data = build.build_data(run)
     network = build.build_network(run, data)
     load_network(network, checkpoint, cfg.ckpt_path)
@@ -98,6 +101,7 @@ def _job(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Check the command line, then let Hydra run it."""
+    register_resolvers()
     sys.argv[1:] = normalize(sys.argv[1:])
     code = run_guarded(lambda: check_overrides(sys.argv[1:], config_dir(), "evaluate"), debug=False)
     if code:

@@ -56,6 +56,7 @@ def resumed_config(cfg: DictConfig, checkpoint: dict[str, Any], overrides: list[
             if not key.startswith("hydra"):
                 OmegaConf.update(merged, key, OmegaConf.select(cfg, key), merge=False, force_add=True)
         merged.ckpt_path = cfg.ckpt_path
+        merged.allow_targets = cfg.allow_targets  # what a checkpoint allows itself does not count
     changes = list(_differences(_fixed(saved), _fixed(merged)))
     if changes:
         raise InputError(

@@ -14,9 +14,11 @@ from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
 
 from spectrain.cli import build
+from spectrain.cli.allowlist import check_targets
 from spectrain.cli.config_dir import config_dir
 from spectrain.cli.errors import run_guarded
 from spectrain.cli.overrides import check_overrides, normalize
+from spectrain.cli.resolvers import register_resolvers
 from spectrain.cli.run_folder import choose_run_folder, load_checkpoint, make_run_folder, resumed_config
 from spectrain.cli.validation import validate
 from spectrain.errors import InputError
@@ -29,8 +31,6 @@ from spectrain.lightning import (
     TrainingProgress,
 )
 from spectrain.lightning.report import finish_run
-
-INTERRUPTED = 130  # 128 + SIGINT, as shells report it
 
 
 def train(cfg: DictConfig, overrides: list[str] | None = None, task: str = "image") -> dict[str, Any]:
@@ -46,6 +46,7 @@ def train(cfg: DictConfig, overrides: list[str] | None = None, task: str = "imag
         checkpoint = load_checkpoint(cfg.ckpt_path)
         cfg = resumed_config(cfg, checkpoint, overrides or [])
     validate(cfg)
+    check_targets(cfg, cfg.allow_targets)
     folder = choose_run_folder(cfg, task)
     config_yaml = OmegaConf.to_yaml(cfg)
     cfg.paths.run_dir = str(folder)
@@ -112,6 +113,7 @@ def _job(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Check the command line, then let Hydra run it."""
+    register_resolvers()
     sys.argv[1:] = normalize(sys.argv[1:])
     code = run_guarded(lambda: check_overrides(sys.argv[1:], config_dir(), "train"), debug=False)
     if code:

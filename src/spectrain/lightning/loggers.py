@@ -2,6 +2,7 @@
 
 import csv
 import os
+import secrets
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
@@ -112,7 +113,7 @@ def wandb_logger(
     WANDB_MODE in the environment for every later job of a sweep.
     """
     id_file = Path(run_dir) / "wandb_id.txt"
-    run_id = id_file.read_text().strip() if id_file.exists() else wandb.util.generate_id()
+    run_id = id_file.read_text().strip() if id_file.exists() else secrets.token_hex(4)
     id_file.write_text(run_id + "\n")
     run = wandb.init(
         project=project,

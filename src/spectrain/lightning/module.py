@@ -69,7 +69,8 @@ class WideNetworkModule(pl.LightningModule):
             output = self.preconditioner(output, index)
         loss = self._loss(output, y)
         if not bool(torch.isfinite(loss)):
-            raise InputError(self._diverged(float(loss)))
+            raise InputError(self._diverged(float(loss.detach())))
+        self._log_step()
         self.log("train/loss", loss, prog_bar=True)
         self.log("optimizer/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
         return loss
@@ -82,6 +83,7 @@ class WideNetworkModule(pl.LightningModule):
     def on_validation_epoch_end(self) -> None:
         """Log ``val/...`` on the whole validation set."""
         if self.metrics is not None:
+            self._log_step()
             for name, value in self.metrics.compute().items():
                 self.log(f"val/{name}", value, prog_bar=name == "psnr")
 
@@ -108,6 +110,10 @@ class WideNetworkModule(pl.LightningModule):
         """Restore the preconditioner."""
         if self.preconditioner is not None and "preconditioner" in checkpoint:
             self.preconditioner.load_state_dict(checkpoint["preconditioner"])
+
+    def _log_step(self) -> None:
+        """Rows are numbered by the optimizer steps already made; Lightning's own count is one short after a resume."""
+        self.log("step", float(self.trainer.global_step))
 
     def _diverged(self, loss: float) -> str:
         saved = getattr(self.trainer.checkpoint_callback, "last_model_path", "") or "none yet"

@@ -28,7 +28,8 @@ class SpectrumCallback(pl.Callback):
     Args:
         rank: k, the modes that are kept; at most `subset_size`.
         subset_size: m, the number of landmarks.
-        every_n_steps: optimizer steps between refreshes.
+        every_n_steps: optimizer steps between refreshes; the first period has two more, at a quarter and at a half of
+            it, since the kernel moves most at the start.
         extension: how the eigenvectors reach the training points, see `choose_landmarks`.
     """
 
@@ -73,13 +74,16 @@ class SpectrumCallback(pl.Callback):
     ) -> None:
         """Refresh when it is due, once per optimizer step (micro-batches of an accumulation call this too)."""
         step = trainer.global_step
-        if pl_module.preconditioner is None or step == self._refreshed_at or step % self.every_n_steps:
+        if pl_module.preconditioner is None or step == self._refreshed_at or not self._due(step):
             return
         self._refreshed_at = step
         seconds = self.refresh(trainer, pl_module)
         self.refresh_seconds += seconds
         self.refreshes += 1
         self._log(trainer, pl_module, seconds)
+
+    def _due(self, step: int) -> bool:
+        return step % self.every_n_steps == 0 or step in (self.every_n_steps // 4, self.every_n_steps // 2)
 
     def refresh(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> float:
         """Recompute the spectrum at the present weights and pass it on; return the seconds it took."""

@@ -32,7 +32,7 @@ def mlp(
     depth: int = 3,
     activation: str = "relu",
     parameterization: str = "ntk",
-    bias_scale: float = 1.0,
+    bias_scale: float = 0.1,
 ) -> nn.Sequential:
     """Fully connected network with `depth` hidden layers of `width` units.
 
@@ -66,7 +66,7 @@ def fourier(
     depth: int = 3,
     activation: str = "relu",
     parameterization: str = "ntk",
-    bias_scale: float = 1.0,
+    bias_scale: float = 0.1,
 ) -> nn.Sequential:
     """Random Fourier features of the given `scale` (cycles per unit of x) followed by `mlp`.
 
