@@ -78,7 +78,9 @@ class Side:
 
     def _halve(self, error: torch.OutOfMemoryError) -> None:
         if self._batch == 1:
-            raise InputError("The device has no memory left for even one point. Use a smaller network or another device.") from error
+            raise InputError(
+                "The device has no memory left for even one point. Use a smaller network or another device."
+            ) from error
         self._batch //= 2
         if self._network.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -58,14 +58,20 @@ def record(network: Network, x: Inputs, rest: frozenset[str]) -> tuple[Float[Ten
     tape = Tape(network.params, skip=rest)
     with recording(network.module, tape):
         f = network(network.params, x)
+    hidden = _leaves_reached(f, network.originals)
+    if hidden:
+        raise InputError(
+            f"The network reaches its parameters {', '.join(sorted(hidden))} by other ways than its modules' "
+            "attributes (a list or a closure that holds them), so they cannot be told apart. Use them through self."
+        )
     unknown = _leaves_reached(f, network.params) - rest
     if unknown:
         raise UnknownUseError(unknown)
     for use in tape.uses:
         if use.a is not None and use.a._version != use.version:
             raise InputError(
-                f"The input of the layer with parameters {', '.join(sorted(use.parameters))} is changed in place after the "
-                "layer has read it. Write that operation out of place."
+                f"The input of the layer with parameters {', '.join(sorted(use.parameters))} is changed in place after "
+                "the layer has read it. Write that operation out of place."
             )
     return f, tape.uses
 

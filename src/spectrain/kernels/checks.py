@@ -21,23 +21,25 @@ def check_mode(network: Network) -> None:
     for name, module in network.module.named_modules():
         label = f"{type(module).__name__} '{name}'" if name else type(module).__name__
         if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[misc]
-            raise InputError(f"{label} is not initialised yet. Run the network once on an input before taking its kernel.")
+            raise InputError(
+                f"{label} is not initialised yet. Run the network once on an input before taking its kernel."
+            )
         if isinstance(module, torch.jit.ScriptModule):
             raise InputError(f"{label} is compiled to TorchScript, which hides its layers. Give the original module.")
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or module.running_mean is None):
-            if isinstance(module, nn.modules.instancenorm._InstanceNorm):
-                continue
             raise InputError(f"{label} normalises over the batch, so single points have no kernel. {_WAY_OUT}")
         if isinstance(module, nn.modules.dropout._DropoutNd) and module.training and module.p > 0:
             raise InputError(f"{label} is active, so the network is random. {_WAY_OUT}")
+        if isinstance(module, (nn.MultiheadAttention, nn.RNNBase)) and module.training and module.dropout > 0:
+            raise InputError(f"{label} has active dropout, so the network is random. {_WAY_OUT}")
 
 
 def check_outputs(network: Network, x: Inputs) -> None:
-    """Refuse outputs that are random, not finite, or that depend on the other points of the batch; x is a few points."""
-    before = torch.get_rng_state()
+    """Refuse outputs that are random, not finite, or dependent on the other points of the batch; x is a few points."""
+    drew = _draws(network)
     f = _outputs(network, x)
-    if not torch.equal(torch.get_rng_state(), before):
-        raise InputError(f"{_first(network, _draws(), x)} draws random numbers in its forward. {_WAY_OUT}")
+    if drew(network.module, None, None):
+        raise InputError(f"{_first(network, _draws(network), x)} draws random numbers in its forward. {_WAY_OUT}")
     if not bool(torch.isfinite(f).all()):
         raise not_finite(network, x)
     if rows_of(x) < 2:
@@ -46,7 +48,7 @@ def check_outputs(network: Network, x: Inputs) -> None:
     if alone.shape[1] != f.shape[1] or _differ(alone[0], f[0], f):
         name = _first(network, _mixes(network, x), x)
         raise InputError(
-            f"{name} makes the output at a point depend on the other points of the batch, so single points have no kernel. "
+            f"{name} makes the output at a point depend on the other points of the batch, so points have no kernel. "
             f"Use a layer that treats points one by one (LayerNorm or GroupNorm in place of BatchNorm). {_WAY_OUT}"
         )
 
@@ -58,7 +60,7 @@ def not_finite(network: Network, x: Inputs) -> InputError:
         return isinstance(output, Tensor) and output.is_floating_point() and not bool(torch.isfinite(output).all())
 
     name = _first(network, bad, x)
-    return InputError(f"{name} returns numbers that are not finite; look at the inputs and the weights for NaN or overflow.")
+    return InputError(f"{name} returns numbers that are not finite; look for NaN or overflow in inputs and weights.")
 
 
 def _outputs(network: Network, x: Inputs) -> Tensor:
@@ -71,11 +73,14 @@ def _differ(one: Tensor, other: Tensor, scale: Tensor) -> bool:
     return bool((one - other).abs().max() > tolerance) if one.numel() else False
 
 
-def _draws() -> Callable[[nn.Module, Any, Any], bool]:
-    state = torch.get_rng_state()
+def _draws(network: Network) -> Callable[[nn.Module, Any, Any], bool]:
+    """Whether random numbers were drawn since now."""
+    on_cuda = network.device.type == "cuda"
+    get = torch.cuda.get_rng_state if on_cuda else torch.get_rng_state
+    before = torch.get_rng_state(), get()
 
     def drew(module: nn.Module, inputs: Any, output: Any) -> bool:
-        return not torch.equal(torch.get_rng_state(), state)
+        return not (torch.equal(torch.get_rng_state(), before[0]) and torch.equal(get(), before[1]))
 
     return drew
 

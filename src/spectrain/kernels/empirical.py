@@ -81,8 +81,8 @@ def empirical_ntk(
         outputs="sum":    K[i, j]       = dg(x1_i)/dw . dg(x2_j)/dw,   g = sum_c f_c / sqrt(C)
         outputs="full":   K[i, j, c, e] = df_c(x1_i)/dw . df_e(x2_j)/dw
 
-    `x1`, `x2`: a tensor [n, ...], or a tuple or dict of them (the module's arguments); x2=None means x1. K is not divided
-    by n, so its eigenvalues are n times those of K/n, which the rest of the library speaks of.
+    `x1`, `x2`: a tensor [n, ...], or a tuple or dict of them (the module's arguments); x2=None means x1. K is not
+    divided by n, so its eigenvalues are n times those of K/n, which the rest of the library speaks of.
 
     `method`: "layerwise" uses the rules of known layers, K = sum over layers of (A A^T + 1) o (B B^T), and refuses if a
     parameter is left over; "jacobian" uses torch.func for all; "auto" uses the rules where it can and the Jacobian for
@@ -90,9 +90,9 @@ def empirical_ntk(
     name) selects fewer. `per_parameter` returns each parameter's share of K by its name; the shares add up to K.
 
     `dtype` computes in another precision than the network's own, which is never below float32. `memory_budget` ("2GiB",
-    or bytes; default half of what is free) bounds everything beyond K. `out` takes the result: a tensor on any device, or
-    `torch.from_numpy` of a `numpy.memmap`. Work over two seconds shows its progress on stderr unless `progress=False`.
-    The module's mode, hooks, gradients, buffers and random numbers stay as they were.
+    or bytes; default half of what is free) bounds everything beyond K. `out` takes the result: a tensor on any
+    device, or `torch.from_numpy` of a `numpy.memmap`. Work over two seconds shows its progress on stderr unless
+    `progress=False`. The module's mode, hooks, gradients, buffers and random numbers stay as they were.
 
     Raises InputError for inputs or modules that have no kernel (batch normalisation in training mode, active dropout,
     outputs that are not finite, ...), naming the module and the way out.
@@ -102,7 +102,9 @@ def empirical_ntk(
         if value not in get_args(kind):
             raise InputError(f"{key} is {value!r}; choose one of {', '.join(map(repr, get_args(kind)))}.")
     if per_parameter and out is not None:
-        raise InputError("per_parameter returns several kernels, which one `out` cannot take; leave one of the two out.")
+        raise InputError(
+            "per_parameter returns several kernels, which one `out` cannot take; leave one of the two out."
+        )
     network = Network(module, params=params, dtype=dtype)
     with undisturbed(network):
         budget = budget_bytes(memory_budget, network.device)
@@ -156,7 +158,9 @@ def _result(out: Tensor | None, shape: tuple[int, ...], like: Tensor) -> Tensor:
 def _work(seen: Look, n: int, m: int, symmetric: bool, sizes: Split, E: int) -> float:
     """Flops, roughly, of all passes and products, for the progress line."""
     blocks = -(-n // sizes.rows)
-    passes = pass_work(seen, n) + pass_work(seen, m) * (blocks - 1) / 2 if symmetric else pass_work(seen, n + m * blocks)
+    passes = (
+        pass_work(seen, n) + pass_work(seen, m) * (blocks - 1) / 2 if symmetric else pass_work(seen, n + m * blocks)
+    )
     few = next(iter(seen.sample.values())).n
     scale = n * m * (0.5 if symmetric else 1.0) / few**2
     return passes + scale * sum(min(Pair(f, f, False, 0).flops(E)) for f in seen.sample.values())

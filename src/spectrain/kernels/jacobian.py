@@ -45,7 +45,9 @@ def _row_by_row(network: Network, x: Inputs, outputs: str, chosen: dict[str, Ten
     for i in range(rows_of(x)):
         targets = cotangents(network(params, take_rows(x, slice(i, i + 1))), outputs)
         grads = [
-            torch.autograd.grad(t.sum(), list(leaves.values()), allow_unused=True, retain_graph=True, materialize_grads=True)
+            torch.autograd.grad(
+                t.sum(), list(leaves.values()), allow_unused=True, retain_graph=True, materialize_grads=True
+            )
             if t.requires_grad
             else [torch.zeros_like(p) for p in leaves.values()]
             for t in targets

@@ -1,14 +1,15 @@
 """Where the points are: the place of the batch in a layer's input and output.
 
 Legend: n points, F what else is folded into the first axis (frames, windows, time).
-Most layers see the points as their first axis. Others see time first, or points and tokens folded into one axis. The place is
-found out by differentiating sum_i r_i f_i with random r: its gradient at point i must be r_i times that of sum_i f_i.
+Most layers see the points as their first axis. Others see time first, or points and tokens folded into one axis. The
+place is found out by differentiating sum_i r_i f_i with random r: its gradient at point i must be r_i times that of
+sum_i f_i.
 """
 
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 
@@ -19,7 +20,7 @@ class Layout:
     axis: int = 0
     fold: str | None = None
 
-    def points_first(self, t: Tensor, n: int) -> Float[Tensor, "n ..."]:
+    def points_first(self, t: Tensor, n: int) -> Shaped[Tensor, "n ..."]:
         """The same tensor with the points as its first axis."""
         if self.fold == "major":
             return t.reshape(n, -1, *t.shape[1:])
@@ -39,7 +40,7 @@ def candidates(shape: torch.Size, axes: tuple[int, ...], n: int) -> list[Layout]
 def find(
     plain: Tensor, weighted: Tensor, weights: Float[Tensor, " n"], axes: tuple[int, ...], tolerance: float
 ) -> Layout | None:
-    """The layout in which `weighted`, a gradient of sum_i weights_i f_i, is weights_i times `plain`; None if there is none."""
+    """The layout in which `weighted`, a gradient of sum_i weights_i f_i, is weights_i times `plain`, if there is one."""
     n = weights.shape[0]
     scale = plain.abs().max()
     for layout in candidates(plain.shape, axes, n):

@@ -1,8 +1,8 @@
 """A module seen as a function of its parameters, without touching the module.
 
 Legend: n points, C outputs.
-The module is called with stand-ins for its parameters and buffers, so that gradients, buffers and flags of the module itself
-cannot change, and a float16 network is computed in float32.
+The module is called with stand-ins for its parameters and buffers, so that gradients, buffers and flags of the module
+itself cannot change, and a float16 network is computed in float32.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,7 +37,8 @@ def rows_of(x: Inputs) -> int:
     lengths = {leaf.shape[0] for leaf in tree_leaves(x) if isinstance(leaf, Tensor) and leaf.ndim > 0}
     if len(lengths) != 1:
         raise InputError(
-            f"The network's inputs must be tensors that share their first axis (the points); found first axes {sorted(lengths)}."
+            "The network's inputs must be tensors that share their first axis (the points); "
+            f"found first axes {sorted(lengths)}."
         )
     n = lengths.pop()
     if n == 0:
@@ -67,6 +68,7 @@ class Network:
         self.device = next((p.device for p in everything.values()), torch.device("cpu"))
         chosen = _choose(everything, params)
         self.params: dict[str, Tensor] = {name: self._cast(everything[name]).requires_grad_() for name in chosen}
+        self.originals: dict[str, Tensor] = {name: everything[name] for name in chosen}
         self.constants: dict[str, Tensor] = {
             name: self._cast(tensor)
             for name, tensor in (everything | dict(self.module.named_buffers())).items()
@@ -99,7 +101,9 @@ class Network:
             )
         n = rows_of(x)
         if output.ndim == 0 or output.shape[0] != n:
-            raise InputError(f"{name} returned shape {tuple(output.shape)} for {n} points; its first axis must be the points.")
+            raise InputError(
+                f"{name} returned shape {tuple(output.shape)} for {n} points; its first axis must be the points."
+            )
         return output.reshape(n, -1)
 
 
@@ -126,10 +130,14 @@ def _choose(everything: Mapping[str, Tensor], params: Sequence[str] | Callable[[
     else:
         unknown = [name for name in params if name not in everything]
         if unknown:
-            raise InputError(f"params names {unknown[0]!r}, which the module does not have; it has {', '.join(everything)}.")
+            raise InputError(
+                f"params names {unknown[0]!r}, which the module does not have; it has {', '.join(everything)}."
+            )
         chosen = [name for name in trainable if name in set(params)]
     if not chosen:
-        raise InputError("No parameter is left to differentiate: all are frozen (requires_grad=False) or outside params.")
+        raise InputError(
+            "No parameter is left to differentiate: all are frozen (requires_grad=False) or outside params."
+        )
     return chosen
 
 

@@ -42,7 +42,7 @@ class Sink:
             self.out[i, j] = block
         else:
             E = self._E
-            self.out[i, j] = block.unflatten(0, (-1, E)).unflatten(2, (-1, E)).permute(0, 2, 1, 3)
+            self.out[i, j] = block.reshape(-1, E, block.shape[1] // E, E).permute(0, 2, 1, 3)
 
 
 def _fill(block: Float[Tensor, "nE mE"], pairs: Sequence[Pair], E: int, progress: Progress) -> None:
@@ -57,7 +57,9 @@ def _fill(block: Float[Tensor, "nE mE"], pairs: Sequence[Pair], E: int, progress
             return
         except torch.OutOfMemoryError as error:
             if shrink > 2**12:
-                raise InputError("The device has no memory left to multiply in. Lower memory_budget, or use out= on the CPU.") from error
+                raise InputError(
+                    "The device has no memory left to multiply in. Lower memory_budget, or use out= on the CPU."
+                ) from error
             shrink *= 2
             if block.device.type == "cuda":
                 torch.cuda.empty_cache()

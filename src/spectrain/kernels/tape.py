@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.autograd.graph import get_gradient_edge
 
 from spectrain.kernels.factors import Geometry
-from spectrain.kernels.registry import Rule, rule_for
+from spectrain.kernels.registry import NoRuleError, Rule, rule_for
 from spectrain.kernels.uses import BroadcastForm, ConvForm, Form, IndexForm, LinearForm, Use
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -39,8 +39,9 @@ class _Probe(torch.autograd.Function):
 class Tape:
     """Operations with trainable parameters, recorded as they run; rules are written with these.
 
-    `tape.linear(x, weight, bias)` returns what `F.linear` returns, and so on. A tensor that is not one of the network's own
-    parameters (computed from others, say) is passed through as it is, and its origin takes the Jacobian path.
+    `tape.linear(x, weight, bias)` returns what `F.linear` returns, and so on. A tensor that is not one of the
+    network's own parameters (computed from others, say) is passed through as it is, and its origin takes the Jacobian
+    path.
     """
 
     def __init__(self, params: Mapping[str, Tensor], skip: Collection[str] = ()) -> None:
@@ -49,7 +50,13 @@ class Tape:
         self.uses: list[Use] = []
 
     def linear(
-        self, x: Tensor, weight: Tensor, bias: Tensor | None = None, *, bias_scale: float = 1.0, rows: slice | None = None
+        self,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None = None,
+        *,
+        bias_scale: float = 1.0,
+        rows: slice | None = None,
     ) -> Tensor:
         """x weight^T + bias_scale * bias; `rows` takes only these rows of the weight and of the bias."""
         w, weight_name = self._take(weight)
@@ -101,6 +108,13 @@ class Tape:
         z = x + w
         return self._record(z, BroadcastForm(_varies(z, w)), (name, None), None)
 
+    def add_rows(self, x: Tensor, bias: Tensor, rows: slice) -> Tensor:
+        """x + bias[rows], along the last axis of x."""
+        w, name = self._take(bias)
+        first, last, _ = rows.indices(bias.shape[0])
+        form = LinearForm(1.0, first, bias.shape[0] - last)
+        return self._record(x + w[rows], form, (None, name), None)
+
     def _take(self, p: Any) -> tuple[Any, str | None]:
         """The tensor to compute with, and the parameter's name if this use is to be recorded."""
         name = self._names.get(id(p))
@@ -142,7 +156,7 @@ def recording(module: nn.Module, tape: Tape) -> Iterator[None]:
 
 
 def _run(rule: Rule, tape: Tape, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-    output = rule(tape, module, *args, **kwargs)
-    if output is NotImplemented:
+    try:
+        return rule(tape, module, *args, **kwargs)
+    except NoRuleError:
         return type(module).forward(module, *args, **kwargs)
-    return output

@@ -1,6 +1,7 @@
 """What the tape remembers of one use of a layer's parameters, and how it becomes factors.
 
-Legend: n points, C outputs, T positions, F what is folded into the axis of the points, d inputs and o outputs of a layer.
+Legend: n points, C outputs, T positions, F what is folded into the axis of the points, d inputs and o outputs of a
+layer.
 """
 
 from abc import ABC, abstractmethod
@@ -38,7 +39,7 @@ class Form(ABC):
 
 @dataclass
 class Use:
-    """One use: the parameters' names (None where not to be recorded), the inputs a, the place of the output z in the graph."""
+    """One use: the parameters' names (None: not recorded), the inputs a, the place of the output z in the graph."""
 
     form: Form
     names: tuple[str | None, str | None]

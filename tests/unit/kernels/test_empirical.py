@@ -12,7 +12,9 @@ OUTPUTS = ("trace", "sum", "full")
 
 def mlp(outputs: int = 3) -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(4, 7), nn.ReLU(), nn.Linear(7, 6, bias=False), nn.Tanh(), nn.Linear(6, outputs)).double()
+    return nn.Sequential(
+        nn.Linear(4, 7), nn.ReLU(), nn.Linear(7, 6, bias=False), nn.Tanh(), nn.Linear(6, outputs)
+    ).double()
 
 
 def points(n: int, d: int = 4, seed: int = 0) -> torch.Tensor:
@@ -45,7 +47,10 @@ def test_tokens_and_shared_layers_contribute_their_cross_terms(outputs: str) -> 
     shared = nn.Linear(4, 4, dtype=torch.float64)
     module = nn.Sequential(shared, nn.Tanh(), shared, nn.Flatten(), nn.Linear(12, 2, dtype=torch.float64))
     x = points(5, 12).view(5, 3, 4)
-    assert relative_error(empirical_ntk(module, x, outputs=outputs, method="layerwise"), kernel(module, x, None, outputs)) < 1e-12
+    assert (
+        relative_error(empirical_ntk(module, x, outputs=outputs, method="layerwise"), kernel(module, x, None, outputs))
+        < 1e-12
+    )
 
 
 @pytest.mark.parametrize("outputs", OUTPUTS)
@@ -76,7 +81,9 @@ def test_frozen_parameters_are_left_out_and_params_selects() -> None:
     module = mlp()
     module[0].weight.requires_grad_(False)
     assert relative_error(empirical_ntk(module, points(5)), kernel(module, points(5))) < 1e-12
-    parts = [empirical_ntk(module, points(5), params=[name]) for name, p in module.named_parameters() if p.requires_grad]
+    parts = [
+        empirical_ntk(module, points(5), params=[name]) for name, p in module.named_parameters() if p.requires_grad
+    ]
     assert relative_error(sum(parts), kernel(module, points(5))) < 1e-12
 
 

@@ -1,7 +1,7 @@
 """What every factor of a layer's per-sample gradients can do.
 
-Legend: n points, C outputs, T positions (tokens, pixels, or the uses of a shared weight), d inputs and o outputs of a layer,
-p = columns of the layer's Jacobian, q a chunk of them. G[i, c] is the gradient of output c at point i.
+Legend: n points, C outputs, T positions (tokens, pixels, or the uses of a shared weight), d inputs and o outputs of a
+layer, p = columns of the layer's Jacobian, q a chunk of them. G[i, c] is the gradient of output c at point i.
 """
 
 from abc import ABC, abstractmethod
@@ -194,4 +194,3 @@ class Sum(Factor):
         for part in self.parts[1:]:
             total += part.columns(start, stop)
         return total
-

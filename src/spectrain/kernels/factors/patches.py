@@ -38,9 +38,11 @@ def patches(x: Float[Tensor, "n c ..."], geometry: Geometry, out: Sequence[int])
     strides = x.stride()
     view = x.as_strided(
         (n, g, c // g, *out, *geometry.kernel),
-        (strides[0], strides[1] * (c // g), strides[1])
-        + tuple(s * step for s, step in zip(strides[2:], geometry.stride, strict=True))
-        + tuple(s * step for s, step in zip(strides[2:], geometry.dilation, strict=True)),
+        (
+            *(strides[0], strides[1] * (c // g), strides[1]),
+            *(s * step for s, step in zip(strides[2:], geometry.stride, strict=True)),
+            *(s * step for s, step in zip(strides[2:], geometry.dilation, strict=True)),
+        ),
     )
     k = len(out)
     order = (0, 1, *range(3, 3 + k), 2, *range(3 + k, 3 + 2 * k))
@@ -83,7 +85,7 @@ class Patches(Factor):
         return Sizes(T, o * k, c, g) if self.transposed else Sizes(T, c * k + bool(self.bias), o, g)
 
     def _unfolded(self) -> tuple[Float[Tensor, "n g T d"], Float[Tensor, "n C g T o"]]:
-        """Both sides as a Linear layer sees them; for a transposed convolution the first also has C (in its first axis)."""
+        """Both sides as a Linear layer sees them."""
         n, C, frames = self.b.shape[:3]
         g = self.geometry.groups
         a, b = self.a.flatten(0, 1), self.b.flatten(0, 2)

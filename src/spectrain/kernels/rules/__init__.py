@@ -1,5 +1,5 @@
 """The rules of the layers that come with torch; importing this registers them."""
 
-from spectrain.kernels.rules import conv, embedding, linear, norm
+from spectrain.kernels.rules import attention, conv, embedding, linear, norm, recurrent
 
-__all__ = ["conv", "embedding", "linear", "norm"]
+__all__ = ["attention", "conv", "embedding", "linear", "norm", "recurrent"]

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor, nn
 
-from spectrain.kernels.registry import register_rule
+from spectrain.kernels.registry import NoRuleError, register_rule
 from spectrain.kernels.tape import Tape
 
 
@@ -11,7 +11,7 @@ from spectrain.kernels.tape import Tape
 def embedding(tape: Tape, module: nn.Embedding, input: Tensor) -> Tensor:
     """A Linear layer on one-hot vectors; a table that renormalises itself (max_norm) is not one."""
     if module.max_norm is not None:
-        return NotImplemented
+        raise NoRuleError
     return tape.embedding(input, module.weight, module.padding_idx)
 
 
@@ -24,16 +24,20 @@ def embedding_bag(
     per_sample_weights: Tensor | None = None,
 ) -> Tensor:
     """The sum, mean or maximum over a bag of rows, bags of one length [n, T]."""
-    skips = module.padding_idx is not None
-    if input.ndim != 2 or offsets is not None or module.max_norm is not None or (skips and module.mode == "max"):
-        return NotImplemented
+    if (
+        input.ndim != 2
+        or offsets is not None
+        or module.max_norm is not None
+        or (module.padding_idx is not None and module.mode == "max")
+    ):
+        raise NoRuleError
     rows = tape.embedding(input, module.weight, module.padding_idx)
     if per_sample_weights is not None:
-        rows = rows * per_sample_weights.unsqueeze(-1)
+        rows = rows * per_sample_weights[..., None]
     if module.mode == "max":
         return rows.amax(1) if rows.shape[1] else rows.sum(1)
-    if not skips:
+    if module.padding_idx is None:
         return rows.sum(1) if module.mode == "sum" else rows.mean(1)
-    used = (input != module.padding_idx).unsqueeze(-1).to(rows.dtype)
+    used = torch.ne(input, module.padding_idx)[..., None].to(rows.dtype)
     total = (rows * used).sum(1)
     return total if module.mode == "sum" else total / torch.clamp(used.sum(1), min=1)

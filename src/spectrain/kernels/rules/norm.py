@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from spectrain.kernels.registry import register_rule
+from spectrain.kernels.registry import NoRuleError, register_rule
 from spectrain.kernels.tape import Tape
 
 BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
@@ -45,7 +45,7 @@ def group_norm(tape: Tape, module: nn.GroupNorm, input: Tensor) -> Tensor:
 def batch_norm(tape: Tape, module: BatchNorm, input: Tensor) -> Tensor:
     """With running statistics only; in training mode the points mix and there is no kernel."""
     if module.training or module.running_mean is None:
-        return NotImplemented
+        raise NoRuleError
     x = F.batch_norm(input, module.running_mean, module.running_var, eps=module.eps)
     return _affine(tape, x, module.weight, module.bias, _per_channel(x))
 
@@ -54,7 +54,7 @@ def batch_norm(tape: Tape, module: BatchNorm, input: Tensor) -> Tensor:
 def instance_norm(tape: Tape, module: InstanceNorm, input: Tensor) -> Tensor:
     """Over the pixels of one channel of one point, or with running statistics."""
     if input.ndim != module._get_no_batch_dim() + 1 or (module.training and module.track_running_stats):
-        return NotImplemented
+        raise NoRuleError
     use_input = not module.track_running_stats
     x = F.instance_norm(input, module.running_mean, module.running_var, use_input_stats=use_input, eps=module.eps)
     return _affine(tape, x, module.weight, module.bias, _per_channel(x))

@@ -1,0 +1,338 @@
+"""Modules of every kind, each with the inputs that it takes: small, float64, a fixed seed."""
+
+import copy
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+N = 5
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def tokens(n: int, length: int, entries: int, seed: int = 0) -> Tensor:
+    return torch.randint(0, entries, (n, length), generator=torch.Generator().manual_seed(seed))
+
+
+class Lambda(nn.Module):
+    def __init__(self, function: Callable[..., Tensor]) -> None:
+        super().__init__()
+        self.function = function
+
+    def forward(self, *args: Tensor) -> Tensor:
+        return self.function(*args)
+
+
+class First(nn.Module):
+    """The first of several outputs of a module."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(x)[0]
+
+
+class Residual(nn.Module):
+    def __init__(self, *modules: nn.Module) -> None:
+        super().__init__()
+        self.branch = nn.Sequential(*modules)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x + self.branch(x)
+
+
+class CrossAttention(nn.Module):
+    def __init__(self, **kwargs: object) -> None:
+        super().__init__()
+        self.attention = nn.MultiheadAttention(4, 2, batch_first=True, **kwargs)
+
+    def forward(self, q: Tensor, kv: Tensor) -> Tensor:
+        return self.attention(q, kv, kv, need_weights=False)[0]
+
+
+class OwnAttention(nn.Module):
+    """A plain scaled_dot_product_attention block with a residual."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norm, self.qkv, self.out = nn.LayerNorm(4), nn.Linear(4, 12), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        q, k, v = self.qkv(self.norm(x)).unflatten(-1, (3, 2, 2)).permute(2, 0, 3, 1, 4)
+        return x + self.out(F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2))
+
+
+class Patched(nn.Module):
+    """A small vision transformer: class token, positions, layer scale as bare parameters."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patch = nn.Conv2d(1, 4, 2, stride=2)
+        self.token = nn.Parameter(torch.randn(1, 1, 4))
+        self.position = nn.Parameter(torch.randn(1, 5, 4))
+        self.block, self.gamma, self.head = OwnAttention(), nn.Parameter(torch.randn(4)), nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.patch(x).flatten(2).transpose(1, 2)
+        x = torch.cat([self.token.expand(len(x), -1, -1), x], 1) + self.position
+        return self.head((x + self.gamma * self.block(x))[:, 0])
+
+
+class TiedLanguage(nn.Module):
+    """An embedding whose weight is the output layer's too."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table, self.mix = nn.Embedding(6, 4), nn.Linear(4, 4)
+        self.head = nn.Linear(4, 6, bias=False)
+        self.head.weight = self.table.weight
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.mix(self.table(x)).tanh().mean(1))
+
+
+class FunctionalWeight(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x).tanh() @ self.layer.weight
+
+
+class Keywords(nn.Module):
+    """A module, and a layer inside it, called with keyword arguments."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, *, a: Tensor, b: Tensor) -> Tensor:
+        return self.layer(input=a) * b
+
+
+class PartlyNoGrad(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body, self.head = nn.Linear(4, 4), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        with torch.no_grad():
+            x = self.body(x).tanh()
+        return self.head(x)
+
+
+class Unused(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer, self.spare = nn.Linear(4, 2), nn.Linear(4, 2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x)
+
+
+class FoldedFrames(nn.Module):
+    """Frames folded into the batch axis for a convolution, and tokens for a Linear layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.linear = nn.Conv2d(1, 2, 3), nn.Linear(2, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        n, frames = x.shape[:2]
+        h = self.conv(x.flatten(0, 1)).relu().flatten(2).transpose(1, 2)
+        return self.linear(h.reshape(-1, 2)).tanh().view(n, -1).view(n, frames, -1).sum(1)
+
+
+class TimeFirst(nn.Module):
+    """Time is the first axis, the points the second."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.linear, self.norm = nn.Linear(4, 3), nn.LayerNorm(3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.norm(self.linear(x.transpose(0, 1)).tanh()).sum(0)
+
+
+class OddBroadcast(nn.Module):
+    """A Linear layer on learned queries that do not have the points among their axes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.queries, self.q, self.k = nn.Parameter(torch.randn(N, 4)), nn.Linear(4, 4), nn.Linear(4, 4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.einsum("qd,ntd->nq", self.q(self.queries), self.k(x)).tanh()
+
+
+def convnet(conv: nn.Module, *more: nn.Module) -> nn.Module:
+    return nn.Sequential(conv, nn.Tanh(), *more, nn.Flatten(), nn.LazyLinear(2))
+
+
+def shared() -> nn.Module:
+    layer = nn.Linear(4, 4)
+    return nn.Sequential(layer, nn.Tanh(), layer, nn.Tanh(), nn.Linear(4, 2))
+
+
+def shared_conv() -> nn.Module:
+    layer = nn.Conv2d(2, 2, 3, padding=1)
+    return nn.Sequential(layer, nn.Tanh(), layer, nn.Flatten(), nn.Linear(32, 2))
+
+
+def parametrized(wrap: Callable[[nn.Module], nn.Module]) -> nn.Module:
+    return nn.Sequential(wrap(nn.Linear(4, 5)), nn.Tanh(), nn.Linear(5, 2))
+
+
+def batch_norm() -> nn.Module:
+    norm = nn.BatchNorm1d(5)
+    norm.running_mean.normal_()
+    norm.running_var.uniform_(0.5, 2)
+    return nn.Sequential(nn.Linear(4, 5), norm, nn.Tanh(), nn.Linear(5, 2)).eval()
+
+
+def mlp(*layers: nn.Module) -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 6), *layers, nn.Linear(6, 3))
+
+
+def transformer(**kwargs: object) -> nn.Module:
+    layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.1, batch_first=True, **kwargs)
+    encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
+    return nn.Sequential(encoder, Lambda(lambda x: x.mean(1)), nn.Linear(4, 2)).eval()
+
+
+Make = Callable[[], nn.Module]
+FLAT, SEQUENCE, IMAGE = (4,), (3, 4), (2, 4, 4)
+
+# name: (module, shape of one input or a maker of n inputs, whether the rules know every parameter)
+ZOO: dict[str, tuple[Make, object, bool]] = {
+    "mlp": (lambda: mlp(nn.ReLU()), FLAT, True),
+    "mlp inplace": (lambda: mlp(nn.ReLU(inplace=True)), FLAT, True),
+    "no bias, one output": (lambda: nn.Sequential(nn.Linear(4, 1, bias=False), nn.Flatten(0)), FLAT, True),
+    "tokens": (lambda: nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 2)), SEQUENCE, True),
+    "conv1d": (lambda: convnet(nn.Conv1d(3, 2, 2, stride=2, padding=1)), SEQUENCE, True),
+    "conv2d": (lambda: convnet(nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 2, 3, stride=2)), IMAGE, True),
+    "conv2d dilated": (lambda: convnet(nn.Conv2d(2, 3, (3, 2), padding=(2, 1), dilation=(2, 1))), IMAGE, True),
+    "conv2d circular": (lambda: convnet(nn.Conv2d(2, 3, 3, padding=1, padding_mode="circular")), IMAGE, True),
+    "conv2d reflect same": (lambda: convnet(nn.Conv2d(2, 3, 2, padding="same", padding_mode="reflect")), IMAGE, True),
+    "conv2d same": (lambda: convnet(nn.Conv2d(2, 3, 2, padding="same", bias=False)), IMAGE, True),
+    "conv2d groups": (lambda: convnet(nn.Conv2d(2, 4, 3, groups=2)), IMAGE, True),
+    "conv3d": (lambda: convnet(nn.Conv3d(1, 2, 2)), (1, 3, 3, 3), True),
+    "transposed": (lambda: convnet(nn.ConvTranspose2d(2, 3, 3, 2, padding=1, output_padding=1)), IMAGE, True),
+    "transposed groups": (lambda: convnet(nn.ConvTranspose2d(2, 4, 2, groups=2, dilation=2)), IMAGE, True),
+    "transposed 1d": (lambda: convnet(nn.ConvTranspose1d(3, 2, 2, stride=2)), SEQUENCE, True),
+    "embedding": (
+        lambda: nn.Sequential(nn.Embedding(6, 4, padding_idx=1), nn.Linear(4, 3), nn.Tanh(), nn.Flatten()),
+        lambda n, s: tokens(n, 7, 6, s),
+        True,
+    ),
+    "embedding bag": (
+        lambda: nn.Sequential(nn.EmbeddingBag(6, 4, mode="mean", padding_idx=1), nn.Tanh(), nn.Linear(4, 3)),
+        lambda n, s: tokens(n, 7, 6, s),
+        True,
+    ),
+    "embedding bag max": (
+        lambda: nn.Sequential(nn.EmbeddingBag(6, 4, mode="max"), nn.Tanh(), nn.Linear(4, 3)),
+        lambda n, s: tokens(n, 7, 6, s),
+        True,
+    ),
+    "layer norm": (lambda: mlp(nn.LayerNorm(6), nn.ReLU()), FLAT, True),
+    "layer norm 2d": (lambda: nn.Sequential(nn.LayerNorm((3, 4)), nn.Linear(4, 2), nn.Tanh()), SEQUENCE, True),
+    "rms norm": (lambda: mlp(nn.RMSNorm(6), nn.ReLU()), SEQUENCE, True),
+    "group norm": (lambda: convnet(nn.Conv2d(2, 4, 3), nn.GroupNorm(2, 4)), IMAGE, True),
+    "instance norm": (lambda: convnet(nn.Conv2d(2, 4, 2), nn.InstanceNorm2d(4, affine=True), nn.Tanh()), IMAGE, True),
+    "batch norm in eval": (batch_norm, FLAT, True),
+    "prelu": (lambda: mlp(nn.PReLU()), FLAT, True),
+    "prelu per channel": (lambda: convnet(nn.Conv2d(2, 3, 2), nn.PReLU(3)), IMAGE, True),
+    "residual": (
+        lambda: Residual(nn.Linear(4, 6), nn.ReLU(), Residual(nn.Linear(6, 6), nn.Tanh()), nn.Linear(6, 4)),
+        FLAT,
+        True,
+    ),
+    "shared layer": (shared, FLAT, True),
+    "shared conv": (shared_conv, IMAGE, True),
+    "tied embedding": (TiedLanguage, lambda n, s: tokens(n, 5, 6, s), True),
+    "functional weight": (FunctionalWeight, FLAT, False),
+    "weight norm": (lambda: parametrized(nn.utils.parametrizations.weight_norm), FLAT, False),
+    "spectral norm": (lambda: parametrized(nn.utils.parametrizations.spectral_norm).eval(), FLAT, False),
+    "bilinear": (lambda: nn.Bilinear(4, 3, 2), lambda n, s: (normal(n, 4, seed=s), normal(n, 3, seed=s + 7)), False),
+    "attention": (lambda: First(Lambda(None)), SEQUENCE, False),
+    "self attention": (OwnAttention, SEQUENCE, True),
+    "vision transformer": (Patched, (1, 4, 4), False),
+    "keywords": (Keywords, lambda n, s: {"a": normal(n, 4, seed=s), "b": normal(n, 3, seed=s + 7)}, True),
+    "partly no_grad": (PartlyNoGrad, FLAT, True),
+    "unused parameter": (Unused, FLAT, True),
+    "returns a view": (
+        lambda: nn.Sequential(nn.Linear(4, 6), nn.Unflatten(1, (2, 3)), Lambda(lambda x: x.mT[:, 1:])),
+        FLAT,
+        True,
+    ),
+    "folded frames": (FoldedFrames, (2, 1, 4, 4), True),
+    "time first": (TimeFirst, SEQUENCE, True),
+    "queries without points": (OddBroadcast, SEQUENCE, False),
+    "compiled": (lambda: torch.compile(mlp(nn.ReLU())), FLAT, True),
+    "compiled layer": (lambda: mlp(torch.compile(nn.Sequential(nn.Linear(6, 6), nn.ReLU()))), FLAT, True),
+    "transformer": (transformer, SEQUENCE, True),
+}
+del ZOO["attention"]
+
+
+def attention_zoo() -> None:
+    def both(n: int, s: int) -> tuple[Tensor, Tensor]:
+        return normal(n, 3, 4, seed=s), normal(n, 2, 4, seed=s + 7)
+
+    ZOO["cross attention"] = (CrossAttention, both, True)
+    ZOO["cross attention, odd sizes"] = (
+        lambda: CrossAttention(kdim=3, vdim=3, add_bias_kv=False),
+        lambda n, s: (normal(n, 3, 4, seed=s), normal(n, 2, 3, seed=s + 7)),
+        True,
+    )
+    ZOO["attention with bias_kv"] = (lambda: CrossAttention(add_bias_kv=True, add_zero_attn=True), both, True)
+    ZOO["transformer norm first"] = (lambda: transformer(norm_first=True, activation="gelu"), SEQUENCE, True)
+
+
+def recurrent_zoo() -> None:
+    for kind in (nn.RNN, nn.LSTM, nn.GRU):
+        name = kind.__name__.lower()
+        ZOO[name] = (lambda kind=kind: First(kind(4, 3, batch_first=True)), SEQUENCE, True)
+        ZOO[name + " deep"] = (
+            lambda kind=kind: First(kind(4, 3, num_layers=2, bidirectional=True, batch_first=True)),
+            SEQUENCE,
+            True,
+        )
+
+
+attention_zoo()
+recurrent_zoo()
+
+
+def build(name: str, n: int = N, seed: int = 0) -> tuple[nn.Module, object, bool]:
+    """The module in float64 with generic parameters, n inputs, and whether the rules know every parameter."""
+    make, shape, known = ZOO[name]
+    x = shape(n, seed) if callable(shape) else normal(n, *shape, seed=seed)
+    torch.manual_seed(1)
+    module = make().double()
+    call = (
+        (lambda m: m(**x)) if isinstance(x, dict) else (lambda m: m(*x)) if isinstance(x, tuple) else (lambda m: m(x))
+    )
+    with torch.no_grad(), torch.compiler.set_stance("force_eager"):
+        call(module)
+        for p in module.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+    return module, x, known
+
+
+def plain(module: nn.Module) -> nn.Module:
+    """A copy without torch.compile around any part, for the oracle."""
+    module = copy.deepcopy(module)
+    for name, child in list(module.named_modules()):
+        if hasattr(child, "_orig_mod") and name:
+            parent = module.get_submodule(name.rpartition(".")[0]) if "." in name else module
+            setattr(parent, name.rpartition(".")[2], child._orig_mod)
+    return getattr(module, "_orig_mod", module)
