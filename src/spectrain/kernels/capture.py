@@ -84,6 +84,11 @@ def capture(network: Network, x: Inputs, plan: Plan) -> Factors:
     if tuple(use.names for use in uses) != plan.uses:
         # The path through the network depends on the data: no plan holds for all points.
         raise UnknownUseError(frozenset(network.params) - plan.rest)
+    return factors_of(f, uses, plan)
+
+
+def factors_of(f: Float[Tensor, "n C"], uses: Sequence[Use], plan: Plan) -> Factors:
+    """Factors from recorded uses, by one backward per output."""
     return _factors(uses, _output_gradients(f, uses, plan), f.shape[0], plan)
 
 

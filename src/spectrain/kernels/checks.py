@@ -34,8 +34,11 @@ def check_mode(network: Network) -> None:
             raise InputError(f"{label} has active dropout, so the network is random. {_WAY_OUT}")
 
 
-def check_outputs(network: Network, x: Inputs) -> None:
-    """Refuse outputs that are random, not finite, or dependent on the other points of the batch; x is a few points."""
+def check_outputs(network: Network, x: Inputs) -> int:
+    """Refuse outputs that are random, not finite, or dependent on the batch's other points; x is a few points.
+
+    Returns the number of outputs C.
+    """
     drew = _draws(network)
     f = _outputs(network, x)
     if drew(network.module, None, None):
@@ -43,7 +46,7 @@ def check_outputs(network: Network, x: Inputs) -> None:
     if not bool(torch.isfinite(f).all()):
         raise not_finite(network, x)
     if rows_of(x) < 2:
-        return
+        return f.shape[1]
     alone = _outputs(network, take_rows(x, slice(0, 1)))
     if alone.shape[1] != f.shape[1] or _differ(alone[0], f[0], f):
         name = _first(network, _mixes(network, x), x)
@@ -51,6 +54,7 @@ def check_outputs(network: Network, x: Inputs) -> None:
             f"{name} makes the output at a point depend on the other points of the batch, so points have no kernel. "
             f"Use a layer that treats points one by one (LayerNorm or GroupNorm in place of BatchNorm). {_WAY_OUT}"
         )
+    return f.shape[1]
 
 
 def not_finite(network: Network, x: Inputs) -> InputError:

@@ -18,7 +18,8 @@ from spectrain.kernels.factors import Factor
 
 # An element-wise operation is bound by memory: its cost in flops of a matrix product, measured on CPUs, roughly.
 _ELEMENTWISE_FLOPS = 40
-_TILE = 1024
+# Small tiles save half of a symmetric kernel and stay in a CPU's cache; a GPU needs large ones to be busy.
+_CPU_TILE, _GPU_TILE = 256, 2048
 
 
 @dataclass(frozen=True)
@@ -55,7 +56,7 @@ def add_gram(K: Float[Tensor, "nE mE"], pair: Pair, E: int) -> None:
 
 def mirror(K: Float[Tensor, "nE nE"], E: int) -> None:
     """Copy what is above the diagonal to below, where `add_gram` left nothing that is meant."""
-    for i, j in tiles(K.shape[0] // E, K.shape[0] // E, _TILE, symmetric=True):
+    for i, j in tiles(K.shape[0] // E, K.shape[0] // E, _tile(K), symmetric=True):
         block = K[_wide(i, E), _wide(j, E)]
         if i == j:
             block.copy_(block.triu() + block.triu(1).T)
@@ -76,6 +77,10 @@ def spans(n: int, size: int) -> list[slice]:
     return [slice(a, b) for a, b in pairwise([*range(0, n, max(1, size)), n])]
 
 
+def _tile(K: Tensor) -> int:
+    return _CPU_TILE if K.device.type == "cpu" else _GPU_TILE
+
+
 def _wide(rows: slice, E: int) -> slice:
     return slice(rows.start * E, rows.stop * E)
 
@@ -84,7 +89,7 @@ def _add_positions(K: Float[Tensor, "nE mE"], pair: Pair, E: int) -> None:
     left, right = pair.left, pair.right
     T1, T2 = left.sizes.positions, right.sizes.positions
     per_pair = T1 * T2 * (1 + 2 * E * E) * left.itemsize
-    size = int(min(_TILE, max(1.0, (pair.workspace / per_pair) ** 0.5)))
+    size = int(min(_tile(K), max(1.0, (pair.workspace / per_pair) ** 0.5)))
     for i, j in tiles(left.n, right.n, size, pair.symmetric):
         one, two = left.rows(i), right.rows(j)
         aa = one.input_gram(two)
@@ -124,5 +129,5 @@ def _add_columns(K: Float[Tensor, "nE mE"], pair: Pair, E: int) -> None:
 
 
 def _add_products(K: Float[Tensor, "n m"], g1: Float[Tensor, "n p"], g2: Float[Tensor, "m p"], same: bool) -> None:
-    for i, j in tiles(g1.shape[0], g2.shape[0], _TILE, same):
+    for i, j in tiles(g1.shape[0], g2.shape[0], _tile(K), same):
         K[i, j].addmm_(g1[i], g2[j].T)

@@ -40,7 +40,7 @@ def candidates(shape: torch.Size, axes: tuple[int, ...], n: int) -> list[Layout]
 def find(
     plain: Tensor, weighted: Tensor, weights: Float[Tensor, " n"], axes: tuple[int, ...], tolerance: float
 ) -> Layout | None:
-    """The layout in which `weighted`, a gradient of sum_i weights_i f_i, is weights_i times `plain`, if there is one."""
+    """The layout in which `weighted`, a gradient of sum_i weights_i f_i, is weights_i times `plain`, if any."""
     n = weights.shape[0]
     scale = plain.abs().max()
     for layout in candidates(plain.shape, axes, n):

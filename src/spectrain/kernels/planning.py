@@ -3,13 +3,13 @@
 Legend: n points, C outputs.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from spectrain.errors import InputError
-from spectrain.kernels.capture import Factors, Plan, UnknownUseError, capture, record
+from spectrain.kernels.capture import Factors, Plan, UnknownUseError, factors_of, record
 from spectrain.kernels.checks import check_mode, check_outputs
 from spectrain.kernels.jacobian import jacobian_factors
 from spectrain.kernels.layouts import Layout, find
@@ -44,10 +44,10 @@ def look(network: Network, x: Inputs, outputs: str, rest: frozenset[str], *, str
     """
     check_mode(network)
     few = network.inputs(take_rows(x, slice(0, PROBE_POINTS)))
-    check_outputs(network, few)
+    C = check_outputs(network, few)
     while True:
         try:
-            return _measured(network, few, _planned(network, few, outputs, rest, apart))
+            return _look(network, few, Plan(outputs, rest, (), (), apart), C)
         except UnknownUseError as found:
             rest = widened(rest, found, strict)
 
@@ -61,11 +61,37 @@ def widened(rest: frozenset[str], found: UnknownUseError, strict: bool) -> froze
     return rest | found.names
 
 
-def _planned(network: Network, x: Inputs, outputs: str, rest: frozenset[str], apart: bool) -> Plan:
-    if len(rest) == len(network.params):
-        return Plan(outputs, rest, (), (), apart)
-    f, uses = record(network, x, rest)
-    return Plan(outputs, rest, tuple(use.names for use in uses), _layouts(f, uses), apart)
+def _look(network: Network, x: Inputs, plan: Plan, C: int) -> Look:
+    saved = _Saved(network)
+    with torch.autograd.graph.saved_tensors_hooks(saved.count, lambda t: t):
+        f, uses = record(network, x, plan.rest)
+    plan = replace(plan, uses=tuple(use.names for use in uses), layouts=_layouts(f, uses))
+    sample = factors_of(f, uses, plan) | jacobian_factors(network, x, plan)
+    if not sample:
+        raise InputError("No parameter has an effect on the outputs, so the kernel is zero everywhere.")
+    kept = sum(factor.row_bytes for factor in sample.values())
+    activations = saved.bytes() // rows_of(x)
+    # The pass holds what autograd saved, as much again while it runs, and a copy of the factors; a Jacobian pass holds
+    # a gradient with respect to every saved tensor for every output at once.
+    graph = 2 * activations + 2 * kept + (2 * activations * (1 if plan.outputs == "sum" else C) if plan.rest else 0)
+    return Look(plan, Costs(kept, graph), sample, C)
+
+
+class _Saved:
+    """Counts the tensors that autograd saves, except the network's own."""
+
+    def __init__(self, network: Network) -> None:
+        self._own = {t.untyped_storage().data_ptr() for t in (*network.params.values(), *network.constants.values())}
+        self._seen: dict[int, int] = {}
+
+    def count(self, t: Tensor) -> Tensor:
+        storage = t.untyped_storage()
+        if storage.data_ptr() not in self._own:
+            self._seen[storage.data_ptr()] = storage.nbytes()
+        return t
+
+    def bytes(self) -> int:
+        return sum(self._seen.values())
 
 
 def _layouts(f: Tensor, uses: list[Use]) -> tuple[Layout, ...]:
@@ -77,7 +103,7 @@ def _layouts(f: Tensor, uses: list[Use]) -> tuple[Layout, ...]:
     columns = torch.randn(f.shape[1], generator=generator, dtype=torch.float64).to(f)
     edges = [use.edge for use in uses]
     plain = torch.autograd.grad((f @ columns).sum(), edges, allow_unused=True, retain_graph=True)
-    weighted = torch.autograd.grad(f @ columns @ points, edges, allow_unused=True)
+    weighted = torch.autograd.grad(f @ columns @ points, edges, allow_unused=True, retain_graph=True)
     tolerance = 100 * float(torch.finfo(f.dtype).eps) ** 0.75
     layouts, lost = [], frozenset[str]()
     for use, one, two in zip(uses, plain, weighted, strict=True):
@@ -94,32 +120,3 @@ def _layout(use: Use, plain: Tensor | None, weighted: Tensor | None, points: Ten
     if plain is None or weighted is None:
         plain = weighted = points.new_zeros(1).expand(use.shape)
     return find(plain, weighted, points, axes, tolerance)
-
-
-def _measured(network: Network, x: Inputs, plan: Plan) -> Look:
-    n, seen = rows_of(x), dict[int, int]()
-    fixed = {t.untyped_storage().data_ptr() for t in (*network.params.values(), *network.constants.values())}
-
-    def count(t: Tensor) -> Tensor:
-        storage = t.untyped_storage()
-        if storage.data_ptr() not in fixed:
-            seen[storage.data_ptr()] = storage.nbytes()
-        return t
-
-    with torch.autograd.graph.saved_tensors_hooks(count, lambda t: t):
-        known = capture(network, x, plan) if len(plan.rest) < len(network.params) else {}
-        with torch.no_grad():
-            C = network(network.params, take_rows(x, slice(0, 1))).shape[1]
-        if plan.rest:
-            record(network, x, plan.rest)
-    rest = jacobian_factors(network, x, plan)
-    sample = known | rest
-    if not sample:
-        raise InputError("No parameter has an effect on the outputs, so the kernel is zero everywhere.")
-    kept = sum(factor.row_bytes for factor in sample.values())
-    saved = sum(seen.values()) // n
-    outputs = 1 if plan.outputs == "sum" else C
-    # The pass holds what autograd saved, as much again while it runs, and a copy of the factors; a Jacobian pass holds
-    # a gradient with respect to every saved tensor for every output at once.
-    graph = 2 * saved + 2 * kept + (outputs * 2 * saved if plan.rest else 0)
-    return Look(plan, Costs(kept, graph), sample, C)
