@@ -1,5 +1,7 @@
 """Spectra of K/n: eigenvalues with their proof, and what they say."""
 
+from spectrain.spectrum.lanczos import spectral_density
+from spectrain.spectrum.operators import Operator
 from spectrain.spectrum.spectrum import Spectrum
 
-__all__ = ["Spectrum"]
+__all__ = ["Operator", "Spectrum", "spectral_density"]

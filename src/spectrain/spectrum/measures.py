@@ -4,7 +4,7 @@ Letters: n points, k modes, C outputs. Eigenvalues are of K/n.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 
 import torch
@@ -15,11 +15,52 @@ from spectrain.errors import InputError
 from spectrain.spectrum.spectrum import Spectrum
 
 
-def condition_number(spectrum: Spectrum) -> float:
-    """lambda_1 / lambda_r, r the last resolved mode: what gradient descent pays on the modes held. nan if none is."""
+def condition_number(spectrum: Spectrum, g: Callable[[Tensor], Tensor] | None = None) -> float:
+    """max g(lambda) / min g(lambda) over the resolved modes (g = identity without a map), nan if there is none.
+
+    What gradient descent pays on the modes held, before and after a map.
+    """
     if spectrum.resolved == 0:
         return math.nan
-    return float(spectrum.eigenvalues[0] / spectrum.eigenvalues[spectrum.resolved - 1])
+    mapped = spectrum.eigenvalues if g is None else spectrum.eigenvalues * spectrum.ratio(g)
+    mapped = mapped[: spectrum.resolved]
+    return float(mapped.max() / mapped.min())
+
+
+def effective_rank(spectrum: Spectrum) -> float:
+    """exp(-sum_i p_i log p_i), p_i = lambda_i / sum_j lambda_j, over the modes held (Roy and Vetterli 2007)."""
+    p = _shares(spectrum)
+    return float(torch.exp(-torch.special.xlogy(p, p).sum()))
+
+
+def participation_ratio(spectrum: Spectrum) -> float:
+    """(sum_i lambda_i)^2 / sum_i lambda_i^2, over the modes held: how many modes carry the kernel."""
+    return float(1 / _shares(spectrum).square().sum())
+
+
+def _shares(spectrum: Spectrum) -> Float[Tensor, "k"]:
+    total = spectrum.eigenvalues.sum()
+    if not float(total) > 0:
+        raise InputError("The kernel is zero: its modes have no shares.")
+    return spectrum.eigenvalues / total
+
+
+def kernel_target_alignment(K: Float[Tensor, "n n"], y: Float[Tensor, "n *C"], *, centred: bool = False) -> float:
+    """<K, Y Y^T> / (|K| |Y Y^T|), in [0, 1] for a positive semi-definite K (Cristianini et al. 2001).
+
+    centred=True takes H K H and H y, H = I - 1 1^T / n (Cortes, Mohri and Rostamizadeh 2012): the constant mode, which
+    is most of a typical kernel, no longer decides. nan when one of the norms is zero.
+    """
+    n = K.shape[0]
+    if y.ndim not in (1, 2) or y.shape[0] != n:
+        raise InputError(f"y has shape {tuple(y.shape)}, but the kernel has {n} points.")
+    Y = y.to(K).reshape(n, -1)
+    if centred:
+        Y = Y - Y.mean(0)
+        K = K - K.mean(0) - K.mean(1, keepdim=True) + K.mean()
+    inner = (Y * (K @ Y)).sum()
+    norms = K.norm() * (Y.T @ Y).norm()
+    return float(inner / norms) if float(norms) > 0 else math.nan
 
 
 def energy_per_mode(spectrum: Spectrum, residual: Float[Tensor, "n *C"]) -> Float[Tensor, "k"]:

@@ -7,6 +7,7 @@ Every solver returns `Eigenpairs` in float64: values [k] descending, vectors [n,
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float
@@ -30,6 +31,19 @@ class Eigenpairs:
 
 
 Matmul = Callable[[Tensor], Tensor]
+
+
+@runtime_checkable
+class Matrix(Protocol):
+    """What an iterative solver needs to know of A: a tensor has it, and `operators.Operator` too."""
+
+    @property
+    def shape(self) -> torch.Size | tuple[int, ...]: ...  # noqa: D102
+    @property
+    def dtype(self) -> torch.dtype: ...  # noqa: D102
+    @property
+    def device(self) -> torch.device: ...  # noqa: D102
+    def __matmul__(self, V: Tensor, /) -> Tensor: ...
 
 
 def random_block(n: int, columns: int, device: torch.device) -> Float[Tensor, "n b"]:
@@ -94,7 +108,7 @@ def rayleigh_ritz(matmul64: Matmul, V: Float[Tensor, "n b"], rank: int) -> Eigen
 
 
 def block_top_k(
-    A: Float[Tensor, "n n"],
+    A: "Matrix",
     rank: int,
     init: Float[Tensor, "n j"] | None = None,
     tolerance: float = 1e-6,
@@ -104,7 +118,8 @@ def block_top_k(
 
     One pass multiplies A with the residuals R = A V - V Lambda of the modes that are not there yet and solves the
     projected problem on [Q, R] (Rayleigh-Ritz), until every |A v - lambda v| <= tolerance * lambda_1, or `max_passes`.
-    A tolerance that A's precision cannot reach is raised to 8 eps.
+    A tolerance that A's precision cannot reach is raised to 8 eps. A is anything with shape, dtype, device and A @ V.
+    From a random block this is randomized block Krylov (Musco and Musco 2015, arXiv 1504.05477).
     Passes run in A's own precision, the last Rayleigh-Ritz in float64. 2 n^2 b flops a pass at most.
     """
     n = A.shape[0]
@@ -133,7 +148,7 @@ def block_top_k(
         if fresh.shape[1] == 0:
             break
         Q, AQ = torch.cat([Q, fresh], 1), torch.cat([AQ, A @ fresh], 1)
-    return rayleigh_ritz(float64_matmul(A), V, rank)
+    return rayleigh_ritz(float64_matmul(A) if isinstance(A, Tensor) else A.__matmul__, V, rank)
 
 
 def _project(Q: Tensor, AQ: Tensor, keep: int) -> tuple[Tensor, Tensor, Tensor]:

@@ -7,7 +7,7 @@ comparable between subsets of different sizes.
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from jaxtyping import Float
@@ -16,6 +16,7 @@ from torch import Tensor
 from spectrain.errors import InputError
 from spectrain.spectral_maps import checked_ratio
 from spectrain.spectrum import solvers
+from spectrain.spectrum.lanczos import lanczos_top_k
 
 _DENSE_UP_TO = 256
 
@@ -87,6 +88,38 @@ class Spectrum:
             noise_floor=max(eps * top, -lowest),
             trace=float(K.diagonal().double().mean()),
         )
+
+    @classmethod
+    def from_operator(
+        cls,
+        A: solvers.Matrix,
+        rank: int,
+        init: Float[Tensor, "n j"] | None = None,
+        *,
+        tolerance: float = 1e-6,
+        max_passes: int = 60,
+        method: Literal["block", "lanczos"] = "block",
+    ) -> "Spectrum":
+        """Top `rank` eigenpairs of K/n from products with K alone: A has shape, dtype, device and A @ V (`Operator`).
+
+        "block" (block Krylov, warm from `init`) handles repeated eigenvalues; "lanczos" takes one vector at a time, for
+        products that cost the same per vector, and no `init`. The trace is nan. Raises InputError for a rank outside
+        1..n or products that are not finite.
+        """
+        n = A.shape[0]
+        if not 1 <= rank <= n or n < 2:
+            raise InputError(f"rank={rank} was given for an operator of {n} points; it must be between 1 and {n}.")
+        if method not in ("block", "lanczos"):
+            raise InputError(f"method={method!r} is not known; it must be 'block' or 'lanczos'.")
+        if not bool(torch.isfinite(A @ solvers.random_block(n, 1, A.device).to(A.dtype)).all()):
+            raise InputError("The operator's products have values that are not finite. Check the inputs.")
+        if method == "lanczos":
+            pairs = lanczos_top_k(A, rank)
+        else:
+            pairs = solvers.block_top_k(A, rank, init, tolerance, max_passes)
+        values = pairs.values / n
+        noise_floor = torch.finfo(A.dtype).eps * float(values[0].clamp(min=0))
+        return cls(values.clamp(min=0), pairs.vectors, pairs.residual_norms / n, noise_floor)
 
     def ratio(self, g: Callable[[Tensor], Tensor]) -> Float[Tensor, "k"]:
         """g(lambda)/lambda on the resolved modes, exactly 1 on the others: an unresolved mode is never touched.

@@ -68,7 +68,7 @@ def test_the_ranking_is_that_of_the_measured_errors() -> None:
     assert float(rho) > 0.8
     assert measured[0] < 1.05 * min(measured)
     relative = [c.predicted_error / m for c, m in zip(s.ranking, measured, strict=True)]
-    assert 0.7 < relative[0] < 1.4
+    assert 0.5 < relative[0] < 2
 
 
 def test_ranking_is_sorted_after_the_first_and_confidence_is_a_share() -> None:
