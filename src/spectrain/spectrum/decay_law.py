@@ -28,9 +28,8 @@ def decay_law(spectrum: Spectrum, first: int = 1, last: int | None = None) -> De
     """The power law that fits the resolved modes first .. last (counted from 1), by least squares in log-log.
 
     Every octave weighs the same: modes are averaged in bins of i that double every half. The interval is Student's for
-    the bins' scatter around the line (on simulated power laws with 30 % scatter it held the exponent 89 times of 100); it
-    says nothing about whether a power law is the right law. Raises InputError
-    when fewer than four bins are left.
+    the bins' scatter around the line (on simulated power laws with 30 % scatter it held the exponent 89 times of 100);
+    it says nothing about whether a power law is the right law. Raises InputError when fewer than four bins are left.
     """
     last = spectrum.resolved if last is None else min(last, spectrum.resolved)
     if first < 1:

@@ -17,7 +17,7 @@ from spectrain.spectrum.spectrum import Spectrum
 class Drift:
     """angles [r]: principal angles between the top r subspaces in radians, ascending.
 
-    eigenvalues [r]: new_i / old_i - 1. subspace: |sin(angles)| / sqrt(r), 0 for the same subspace, 1 for orthogonal ones.
+    eigenvalues [r]: new_i / old_i - 1. subspace: |sin(angles)| / sqrt(r), 0 for equal subspaces, 1 for orthogonal ones.
     """
 
     angles: Float[Tensor, "r"]
@@ -28,8 +28,8 @@ class Drift:
 def drift(old: Spectrum, new: Spectrum, rank: int | None = None) -> Drift:
     """Principal angles of the top `rank` subspaces (default: all resolved in both) and relative eigenvalue changes.
 
-    From the sines (singular values of V_new - V_old V_old^T V_new), which small angles need (Knyazev and Argentati 2002).
-    Raises InputError when the spectra belong to different numbers of points or the rank is not resolved.
+    From the sines (singular values of V_new - V_old V_old^T V_new), which small angles need (Knyazev and
+    Argentati 2002). Raises InputError when the spectra belong to different numbers of points or the rank is not resolved.
     """
     resolved = min(old.resolved, new.resolved)
     r = resolved if rank is None else rank
