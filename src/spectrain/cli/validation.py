@@ -1,0 +1,184 @@
+"""Which values a configuration key may have: one table, checked before anything is built or written.
+
+Hydra reads ``optimizer.lr=1e-2`` as the number 0.01, on the command line and in its YAML files; only quotes
+(``optimizer.lr='"1e-2"'``) make it a text. Such a text is understood where a number with a fraction is expected, and
+put into the configuration as a number; every other text in place of a number is refused.
+"""
+
+import math
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from spectrain.errors import InputError
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A test for a value, and the words for it: "it must be {allowed}"."""
+
+    accepts: Callable[[Any], bool]
+    allowed: str
+    is_float: bool = False
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def choice(*names: str) -> Rule:
+    """One of some words."""
+    return Rule(lambda value: isinstance(value, str) and value in names, f"one of {', '.join(names)}")
+
+
+def optional(rule: Rule) -> Rule:
+    """The same, or null."""
+    return Rule(lambda value: value is None or rule.accepts(value), f"{rule.allowed}, or null", rule.is_float)
+
+
+positive_int = Rule(lambda value: _is_int(value) and value > 0, "a whole number of at least 1")
+non_negative_int = Rule(lambda value: _is_int(value) and value >= 0, "a whole number of at least 0")
+positive_float = Rule(lambda value: _is_number(value) and value > 0, "a finite number above 0", is_float=True)
+non_negative_float = Rule(
+    lambda value: _is_number(value) and value >= 0, "a finite number of at least 0", is_float=True
+)
+boolean = Rule(lambda value: isinstance(value, bool), "true or false")
+seed = Rule(lambda value: _is_int(value) and 0 <= value < 2**32, "a whole number from 0 to 4294967295")
+text_list = Rule(
+    lambda value: OmegaConf.is_list(value) and all(isinstance(item, str) for item in value),
+    "a list of texts, such as [mylab.networks]",
+)
+
+# In the order in which they are reported: a key stands below those it is computed from.
+RULES: dict[str, Rule] = {
+    "seed": seed,
+    "figures": boolean,
+    "show_traceback": boolean,
+    "allow_targets": text_list,
+    "size": optional(positive_int),
+    "data.size": positive_int,
+    "data.batch_size": optional(positive_int),
+    "data.grayscale": boolean,
+    "data.holdout": boolean,
+    "data.seed": seed,
+    "model.width": positive_int,
+    "model.depth": positive_int,
+    "model.features": positive_int,
+    "model.scale": positive_float,
+    "model.omega": positive_float,
+    "model.activation": choice("relu", "tanh", "gelu", "sine"),
+    "model.parameterization": choice("ntk", "standard"),
+    "model.bias_scale": non_negative_float,
+    "model.center_output": boolean,
+    "model.adaptive_lr": positive_float,
+    "trainer.max_steps": positive_int,
+    "trainer.val_check_interval": positive_int,
+    "trainer.log_every_n_steps": positive_int,
+    "trainer.accumulate_grad_batches": positive_int,
+    "trainer.gradient_clip_val": optional(positive_float),
+    "optimizer.lr": positive_float,
+    "optimizer.eps": positive_float,
+    "optimizer.weight_decay": non_negative_float,
+    "optimizer.momentum": non_negative_float,
+    "optimizer.precondition_frequency": positive_int,
+    "schedule.warmup_steps": non_negative_int,
+    "spectrum.rank": positive_int,
+    "spectrum.subset_size": positive_int,
+    "spectrum.every_n_steps": positive_int,
+    "spectrum.extension": choice("auto", "interpolate", "nystrom", "exact"),
+    "spectral_map.alpha": non_negative_float,
+    "spectral_map.rank": optional(positive_int),
+}
+# Groups whose keys mean something else in a class of the user's own; the rules then leave them to that class.
+_OWN_CLASS_GROUPS = ("model", "data", "optimizer", "schedule", "spectral_map")
+_KNOWN_CLASSES = ("spectrain.", "torch.optim.", "pytorch_optimizer.")
+_ABSENT = object()
+_SCIENTIFIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
+
+
+def validate(cfg: DictConfig) -> None:
+    """Check every key of the table that the configuration has, and the keys that must fit each other.
+
+    A number with a fraction that was given as a text in scientific notation is put into `cfg` as a number.
+
+    Raises:
+        InputError: naming the key, what was given and what is allowed.
+    """
+    for key, rule in RULES.items():
+        if not _is_own_class(cfg, key.split(".")[0]):
+            _check(cfg, key, rule)
+    _check_ranks(cfg)
+
+
+def _check(cfg: DictConfig, key: str, rule: Rule) -> None:
+    value = _select(cfg, key)
+    if value is _ABSENT:
+        return
+    if rule.is_float and isinstance(value, str) and _SCIENTIFIC.fullmatch(value.strip()):
+        value = float(value)
+        OmegaConf.update(cfg, key, value)
+    if not rule.accepts(value):
+        raise InputError(f"{key}={_shown(value)} cannot be used; it must be {rule.allowed}{_hint(value, rule)}.")
+
+
+def _check_ranks(cfg: DictConfig) -> None:
+    """rank <= subset_size: K on m landmarks has m eigenpairs; a map's rank r cuts at the eigenvalue number r + 1."""
+    rank, subset = _select(cfg, "spectrum.rank"), _select(cfg, "spectrum.subset_size")
+    if isinstance(rank, int) and isinstance(subset, int) and rank > subset:
+        raise InputError(
+            f"spectrum.rank={rank} is larger than spectrum.subset_size={subset}; it must be at most {subset}, "
+            "or the subset must be larger."
+        )
+    cut = None if _is_own_class(cfg, "spectral_map") else _select(cfg, "spectral_map.rank")
+    if isinstance(rank, int) and isinstance(cut, int) and cut >= rank:
+        raise InputError(
+            f"spectral_map.rank={cut} is not below spectrum.rank={rank}; the map cuts at eigenvalue number {cut + 1}, "
+            "so it must be smaller, or spectrum.rank larger."
+        )
+
+
+def _select(cfg: DictConfig, key: str) -> Any:
+    """The resolved value of a key, `_ABSENT` when the configuration has no such key."""
+    parent, _, name = key.rpartition(".")
+    try:
+        node = OmegaConf.select(cfg, parent) if parent else cfg
+        if not isinstance(node, DictConfig) or name not in node:
+            return _ABSENT
+        return node[name]
+    except OmegaConfBaseException as error:
+        reason = str(error).splitlines()[0]
+        raise InputError(f"{key} cannot be computed from the other keys: {reason}.") from error
+
+
+def _is_own_class(cfg: DictConfig, group: str) -> bool:
+    target = _select(cfg, f"{group}._target_") if group in _OWN_CLASS_GROUPS else None
+    return isinstance(target, str) and not target.startswith(_KNOWN_CLASSES)
+
+
+def _shown(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, float) and math.isnan(value):
+        return "nan"
+    if OmegaConf.is_config(value):
+        return "[...]" if OmegaConf.is_list(value) else "{...}"
+    return f"'{value}'" if isinstance(value, str) else str(value)
+
+
+def _hint(value: Any, rule: Rule) -> str:
+    """What to type instead, where that can be told."""
+    if isinstance(value, float) and math.isfinite(value) and value.is_integer() and rule.accepts(int(value)):
+        return f": write {int(value)} instead of {value}"
+    if isinstance(value, str) and rule.is_float:
+        return ": Hydra reads 0.01 and 1e-2 as numbers, a quoted or misspelt one as a text"
+    return ""
