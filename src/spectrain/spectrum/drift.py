@@ -29,7 +29,7 @@ def drift(old: Spectrum, new: Spectrum, rank: int | None = None) -> Drift:
     """Principal angles of the top `rank` subspaces (default: all resolved in both) and relative eigenvalue changes.
 
     From the sines (singular values of V_new - V_old V_old^T V_new), which small angles need (Knyazev and
-    Argentati 2002). Raises InputError when the spectra belong to different numbers of points or the rank is not resolved.
+    Argentati 2002). Raises InputError when the spectra belong to different points or the rank is not resolved.
     """
     resolved = min(old.resolved, new.resolved)
     r = resolved if rank is None else rank

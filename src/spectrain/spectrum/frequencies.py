@@ -57,9 +57,8 @@ def _cosine(r: Tensor, axis: int) -> Tensor:
     j = torch.arange(n, dtype=r.dtype, device=r.device)
     basis = torch.cos(torch.pi * j[:, None] * (j + 0.5) / n) * (2 / n) ** 0.5
     basis[0] /= 2**0.5
-    coefficients: Tensor = torch.tensordot(basis, r, dims=([1], [axis]))
-    moved: Tensor = torch.movedim(coefficients, 0, axis)
-    return moved / n**0.5
+    coefficients: Tensor = torch.tensordot(basis / n**0.5, r, dims=([1], [axis]))
+    return torch.movedim(coefficients, 0, axis)
 
 
 def _columns(residual: Tensor) -> Tensor:

@@ -15,16 +15,18 @@ from spectrain.errors import InputError
 from spectrain.spectrum.spectrum import Spectrum
 
 
-def condition_number(spectrum: Spectrum, g: Callable[[Tensor], Tensor] | None = None) -> float:
-    """max g(lambda) / min g(lambda) over the resolved modes (g = identity without a map), nan if there is none.
+def condition_number(spectrum: Spectrum, spectral_map: Callable[[Tensor], Tensor] | None = None) -> float:
+    """max_i g_i / min_i g_i over the resolved modes: what descent pays on the modes held. nan if none is resolved.
 
-    What gradient descent pays on the modes held, before and after a map.
+    Without a map g = lambda, and it is lambda_1 / lambda_r.
     """
-    if spectrum.resolved == 0:
+    r = spectrum.resolved
+    if r == 0:
         return math.nan
-    mapped = spectrum.eigenvalues if g is None else spectrum.eigenvalues * spectrum.ratio(g)
-    mapped = mapped[: spectrum.resolved]
-    return float(mapped.max() / mapped.min())
+    g = spectrum.eigenvalues[:r]
+    if spectral_map is not None:
+        g = g * spectrum.ratio(spectral_map)[:r]
+    return float(g.max() / g.min())
 
 
 def effective_rank(spectrum: Spectrum) -> float:

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from spectrain.errors import InputError
+from spectrain.spectral_maps import flatten, raise_head
 from spectrain.spectrum import Spectrum
 from spectrain.spectrum.decay_law import decay_law
 from spectrain.spectrum.drift import drift
@@ -30,6 +31,12 @@ def test_condition_number_stops_at_the_last_resolved_mode() -> None:
     assert condition_number(spectrum([4.0, 2.0, 1.0])) == pytest.approx(4)
     assert condition_number(spectrum([4.0, 2.0, 1e-20])) == pytest.approx(2)
     assert math.isnan(condition_number(Spectrum.from_kernel(torch.zeros(3, 3))))
+
+
+def test_condition_number_after_a_map() -> None:
+    assert condition_number(spectrum([4.0, 2.0, 1.0]), flatten(1)) == pytest.approx(2)
+    assert condition_number(spectrum([4.0, 2.0, 1.0]), flatten()) == pytest.approx(1)
+    assert condition_number(spectrum([4.0, 2.0, 1.0]), raise_head(1.0)) == pytest.approx(16)
 
 
 def test_energy_per_mode_is_the_mean_square_along_each_eigenvector() -> None:
