@@ -37,7 +37,9 @@ def build_network(cfg: DictConfig, data: Any) -> nn.Module:
     if not isinstance(network, nn.Module):
         raise InputError(f"model._target_={target} made a {type(network).__name__}; it must make a torch.nn.Module.")
     if center and not center_output(network, data.target_mean):
-        print("note: model.center_output has no effect: the network's last layer has no bias with one entry per output.")
+        print(
+            "note: model.center_output has no effect: the network's last layer has no bias with one entry per output."
+        )
     return network
 
 
@@ -85,7 +87,8 @@ def build_trainer(cfg: DictConfig, callbacks: list[pl.Callback], loggers: list[A
     }
     settings = {**cfg.trainer, "val_check_interval": min(cfg.trainer.val_check_interval, cfg.trainer.max_steps)}
     try:
-        return instantiate(settings, **fixed)
+        trainer: pl.Trainer = instantiate(settings, **fixed)
+        return trainer
     except Exception as error:
         raise _constructor_error("trainer", cfg.trainer["_target_"], error) from error
 

@@ -42,7 +42,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
         raise InputError("ckpt_path is missing; give a checkpoint, such as ckpt_path=runs/NAME/checkpoints/best.ckpt.")
     checkpoint = load_checkpoint(cfg.ckpt_path)
     run = OmegaConf.create(checkpoint["config"])
-    assert isinstance(run, DictConfig)  # noqa: S101  written by this program
+    assert isinstance(run, DictConfig)
     validate(cfg)
     check_targets(run, cfg.allow_targets)
     data = build.build_data(run)
@@ -91,7 +91,7 @@ def write_evaluation(folder: Path, target: Tensor, image: Tensor, result: dict[s
     (folder / "metrics.json").write_text(json.dumps(result, indent=2) + "\n")
 
 
-@hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="evaluate")
+@hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="evaluate")  # type: ignore[untyped-decorator]
 def _job(cfg: DictConfig) -> None:
     quiet_libraries()
     code = run_guarded(lambda: evaluate(cfg), debug=bool(cfg.show_traceback))

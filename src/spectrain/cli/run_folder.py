@@ -46,7 +46,7 @@ def resumed_config(cfg: DictConfig, checkpoint: dict[str, Any], overrides: list[
         InputError: an override changes what a resumed run must share with the earlier one.
     """
     saved = OmegaConf.create(checkpoint["config"])
-    assert isinstance(saved, DictConfig)  # noqa: S101  written by this program
+    assert isinstance(saved, DictConfig)
     keys = [override.split("=", 1)[0].lstrip("+~").split("@")[0] for override in overrides]
     if "experiment" in keys or "debug" in keys:
         merged = cfg
@@ -78,8 +78,8 @@ def choose_run_folder(cfg: DictConfig, name: str) -> Path:
             if (own / "config.yaml").exists():
                 return own
             raise InputError(
-                f"ckpt_path={cfg.ckpt_path} does not lie in a run folder (RUN/checkpoints/last.ckpt beside RUN/config.yaml); "
-                "name the folder to go on in: paths.run_dir=runs/NAME."
+                f"ckpt_path={cfg.ckpt_path} does not lie in a run folder (RUN/checkpoints/last.ckpt beside "
+                "RUN/config.yaml); name the folder to go on in: paths.run_dir=runs/NAME."
             )
     if cfg.paths.run_dir is None:
         stem = f"{name}-{datetime.datetime.now():%Y%m%d_%H%M%S}"

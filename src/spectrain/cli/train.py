@@ -1,10 +1,12 @@
 """``spectrain-train``: one run from a configuration to a run folder."""
 
+import copy
 import logging
 import os
 import shlex
 import sys
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,28 +31,55 @@ from spectrain.lightning import (
     RunHistory,
     SpectrumCallback,
     TrainingProgress,
+    WideNetworkModule,
 )
 from spectrain.lightning.report import finish_run
 
 
+@dataclass
+class Run:
+    """What `fit` built and trained."""
+
+    folder: Path
+    trainer: pl.Trainer
+    module: WideNetworkModule
+    history: RunHistory
+    spectrum: SpectrumCallback
+    interrupted: bool
+
+
 def train(cfg: DictConfig, overrides: list[str] | None = None, task: str = "image") -> dict[str, Any]:
-    """Run one configuration; return what ``summary.json`` holds.
+    """Run one configuration, and the same without the preconditioner if `baseline` asks for it; return the summary.
 
     `overrides` are the command line's, needed to resume; `task` names the run folder.
 
     Raises:
         InputError: anything in the configuration or the files it names cannot be used. Nothing is then written.
+        KeyboardInterrupt: Ctrl-C, after the state has been saved.
     """
-    checkpoint = None
     if cfg.ckpt_path is not None:
-        checkpoint = load_checkpoint(cfg.ckpt_path)
-        cfg = resumed_config(cfg, checkpoint, overrides or [])
+        cfg = resumed_config(cfg, load_checkpoint(cfg.ckpt_path), overrides or [])
     validate(cfg)
     check_targets(cfg, cfg.allow_targets)
     folder = choose_run_folder(cfg, task)
+    run = fit(cfg, folder)
+    baseline = None
+    if cfg.baseline and cfg.preconditioner.get("_target_") is not None and not run.interrupted:
+        baseline = fit_baseline(cfg, folder)
+    summary = finish_run(
+        folder, run.trainer, run.module, run.history, run.spectrum, baseline=baseline, figures=cfg.figures
+    )
+    if run.interrupted:
+        step, steps = run.trainer.global_step, run.trainer.max_steps
+        print(f"Stopped at step {step} of {steps}. To resume:\n  {resume_command(folder)}")
+        raise KeyboardInterrupt
+    return summary
+
+
+def fit(cfg: DictConfig, folder: Path) -> Run:
+    """Build everything, make the run folder, train."""
     config_yaml = OmegaConf.to_yaml(cfg)
     cfg.paths.run_dir = str(folder)
-
     pl.seed_everything(cfg.seed, verbose=False)
     data = build.build_data(cfg)
     network = build.build_network(cfg, data)
@@ -65,13 +94,24 @@ def train(cfg: DictConfig, overrides: list[str] | None = None, task: str = "imag
     make_run_folder(folder, cfg)
     loggers = [MetricsCSV(folder), *filter(None, [build.build(cfg, "logger")])]
     trainer = build.build_trainer(cfg, [*own, *(c for c in callbacks if c is not spectrum)], loggers)
-    print(f"run folder: {folder}")
+    print(f"run folder: {folder}", flush=True)
     trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
-    summary = finish_run(folder, trainer, module, history, spectrum, figures=cfg.figures)
-    if interrupt.interrupted:
-        print(f"Stopped at step {trainer.global_step} of {trainer.max_steps}. To resume:\n  {resume_command(folder)}")
-        raise KeyboardInterrupt
-    return summary
+    return Run(folder, trainer, module, history, spectrum, interrupt.interrupted)
+
+
+def fit_baseline(cfg: DictConfig, folder: Path) -> RunHistory | None:
+    """The same run without the preconditioner, in RUN/baseline, for the gain; None when it did not come to its end."""
+    without = copy.deepcopy(cfg)
+    without.preconditioner = {"_target_": None}
+    without.logger = {"_target_": None}
+    without.ckpt_path = None
+    print("now the same without the preconditioner, for comparison (baseline=false leaves it out)")
+    try:
+        run = fit(without, folder / "baseline")
+    except InputError as error:
+        print(f"warning: the run without the preconditioner did not finish: {error}", file=sys.stderr)
+        return None
+    return None if run.interrupted else run.history
 
 
 def resume_command(folder: Path) -> str:
@@ -101,7 +141,7 @@ def _plain_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
-@hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")
+@hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")  # type: ignore[untyped-decorator]
 def _job(cfg: DictConfig) -> None:
     quiet_libraries()
     hydra_config = HydraConfig.get()

@@ -1,4 +1,4 @@
-"""The Lightning side: module, callbacks, loggers. The only layer that imports the Trainer's side of Lightning, or wandb."""
+"""Module, callbacks, loggers: the only layer that imports the Trainer's side of Lightning, or wandb."""
 
 from spectrain.lightning.history import RunHistory
 from spectrain.lightning.interrupt import GracefulInterrupt

@@ -4,13 +4,14 @@ Shapes: n training points, C outputs, k modes, B bands.
 """
 
 import time
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from spectrain.lightning.spectrum_callback import SpectrumCallback
+from spectrain.metrics import ImageMetrics
 from spectrain.spectrum.measures import energy_per_band
 
 
@@ -38,8 +39,8 @@ class Stopwatch:
 class RunHistory(pl.Callback):
     """Keeps one row per validation, in memory and in the checkpoint, for the figures and the summary.
 
-    The clock counts training and refreshes; it stands still from a validation's start to the next step, so that two runs
-    compare whatever they measure and save. This callback stands before SpectrumCallback, whose refreshes it charges.
+    The clock counts training and refreshes; it stands still from a validation's start to the next step, so that two
+    runs compare whatever they measure and save. This callback stands before SpectrumCallback, whose refreshes it charges.
     Band energies are those of the residual on the training points, in the basis of the run's first spectrum.
     """
 
@@ -53,6 +54,21 @@ class RunHistory(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Start the clock, unless it runs."""
+        self.clock.start()
+
+    def on_before_backward(self, trainer: pl.Trainer, pl_module: pl.LightningModule, loss: Tensor) -> None:
+        """The row of step 0: the weights are still the initial ones here, and the first spectrum is known."""
+        if self.rows or trainer.global_step > 0:
+            return
+        self.clock.stop()
+        was_training = pl_module.training
+        pl_module.eval()
+        _metrics(pl_module).reset()
+        with torch.no_grad():
+            for x, *_ in trainer.datamodule.val_dataloader():  # type: ignore[attr-defined]
+                _metrics(pl_module).update(pl_module(x.to(pl_module.device, pl_module.dtype)))
+        pl_module.train(was_training)
+        self.record(trainer, pl_module)
         self.clock.start()
 
     def on_train_batch_end(
@@ -80,7 +96,7 @@ class RunHistory(pl.Callback):
 
     def record(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """One row: step, seconds, cpu_seconds, the validation's metrics, ``band_j`` energies."""
-        metrics = {name: float(value) for name, value in pl_module.metrics.compute().items()}
+        metrics = {name: float(value) for name, value in _metrics(pl_module).compute().items()}
         row = {"step": trainer.global_step, "seconds": self.clock.seconds, "cpu_seconds": self.clock.cpu_seconds}
         self.rows.append({**row, **metrics, **self._bands(trainer, pl_module)})
 
@@ -90,7 +106,7 @@ class RunHistory(pl.Callback):
         if basis is None:
             return {}
         self.edges = band_edges(basis.rank)
-        prediction: Tensor = pl_module.metrics.reconstruction().flatten(0, 1)[data.train_pixels.to(pl_module.device)]
+        prediction: Tensor = _metrics(pl_module).reconstruction().flatten(0, 1)[data.train_pixels.to(pl_module.device)]
         residual = prediction.double() - data.train_y.to(prediction.device).double()
         energies = energy_per_band(basis, residual.to(basis.eigenvectors), self.edges)
         return {f"band_{j}": float(energy) for j, energy in enumerate(energies)}
@@ -101,12 +117,21 @@ class RunHistory(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Primitives only."""
-        return {"rows": self.rows, "seconds": self.clock.seconds, "cpu_seconds": self.clock.cpu_seconds, "edges": self.edges}
+        return {
+            "rows": self.rows,
+            "seconds": self.clock.seconds,
+            "cpu_seconds": self.clock.cpu_seconds,
+            "edges": self.edges,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from an earlier part of the run."""
         self.rows, self.edges = list(state_dict["rows"]), list(state_dict["edges"])
         self.clock.seconds, self.clock.cpu_seconds = state_dict["seconds"], state_dict["cpu_seconds"]
+
+
+def _metrics(pl_module: pl.LightningModule) -> ImageMetrics:
+    return cast(ImageMetrics, pl_module.metrics)
 
 
 def band_edges(rank: int) -> list[int]:

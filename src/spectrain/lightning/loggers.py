@@ -93,7 +93,7 @@ class MetricsCSV(Logger):
         with self.path.open(newline="") as file:
             reader = csv.DictReader(file)
             self._columns = list(reader.fieldnames or self._columns)
-            rows = [{**row, "step": int(row["step"])} for row in reader if row.get("step", "").isdigit()]
+            rows: list[dict[str, Any]] = [{**row, "step": int(row["step"])} for row in reader if row["step"].isdigit()]
         self._rows = [row for row in rows if row["step"] < step]
 
 

@@ -22,7 +22,7 @@ from spectrain.preconditioners import SamplePreconditioner
 class WideNetworkModule(pl.LightningModule):
     """Trains ``network`` on batches (x [b, d], y [b, C], index [b]) with any loss, optimizer and schedule.
 
-    The preconditioner S acts on the gradient at the network's output; the loss that is computed and logged is the true one.
+    The preconditioner S acts on the gradient at the network's output; the loss computed and logged is the true one.
 
     Args:
         network: any `nn.Module` from [b, d] to [b, C].

@@ -44,7 +44,9 @@ class TrainingProgress(pl.callbacks.ProgressBar):
         self._begun = (trainer.global_step, time.perf_counter())
         if self._live and self._enabled:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._progress = Progress(SpinnerColumn(), *columns, TextColumn("{task.fields[metrics]}"), refresh_per_second=4)
+            self._progress = Progress(
+                SpinnerColumn(), *columns, TextColumn("{task.fields[metrics]}"), refresh_per_second=4
+            )
             self._progress.start()
             self._task = self._progress.add_task(
                 "training", total=trainer.max_steps, completed=trainer.global_step, metrics=""
@@ -63,7 +65,8 @@ class TrainingProgress(pl.callbacks.ProgressBar):
             elapsed = time.perf_counter() - begun_time
             left = elapsed / max(1, step - begun_step) * (total - step)
             print(
-                f"step {step:>6}/{total}  {self._metrics(trainer)}  {elapsed:.0f} s, about {left:.0f} s left", flush=True
+                f"step {step:>6}/{total}  {self._metrics(trainer)}  {elapsed:.0f} s, about {left:.0f} s left",
+                flush=True,
             )
 
     def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:

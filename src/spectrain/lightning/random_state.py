@@ -14,7 +14,9 @@ class RandomState(pl.Callback):
     def state_dict(self) -> dict[str, Any]:
         """Loads under ``weights_only=True``."""
         version, internal, gauss = random.getstate()
-        name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002  whatever the user draws from
+        # NumPy's and Python's global generators too: whatever the user's own code draws from.
+        state: Any = np.random.get_state()
+        name, keys, position, has_gauss, cached = state
         return {
             "python": [version, list(internal), gauss],
             "numpy": [str(name), torch.from_numpy(keys.astype(np.int64)), int(position), int(has_gauss), float(cached)],
@@ -34,7 +36,7 @@ class RandomState(pl.Callback):
         version, internal, gauss = loaded["python"]
         random.setstate((version, tuple(internal), gauss))
         name, keys, position, has_gauss, cached = loaded["numpy"]
-        np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))  # noqa: NPY002
+        np.random.set_state((name, keys.numpy().astype(np.uint32), position, has_gauss, cached))
         torch.set_rng_state(loaded["torch"].cpu())
         if loaded["cuda"] and torch.cuda.is_available():
             torch.cuda.set_rng_state_all([state.cpu() for state in loaded["cuda"]])

@@ -23,6 +23,7 @@ from spectrain import plots
 from spectrain.lightning.history import RunHistory
 from spectrain.lightning.module import WideNetworkModule
 from spectrain.lightning.spectrum_callback import SpectrumCallback
+from spectrain.spectrum.measures import condition_number
 
 VERSIONS = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "wandb", "numpy")
 
@@ -34,25 +35,45 @@ def finish_run(
     history: RunHistory,
     spectrum: SpectrumCallback,
     *,
+    baseline: RunHistory | None = None,
     figures: bool = True,
 ) -> dict[str, Any]:
-    """Write summary.json and figures/, show them to the loggers, print the table; return the summary."""
-    summary = summarize(trainer, history, spectrum)
+    """Write summary.json and figures/, show them to the loggers, print the table; return the summary.
+
+    `baseline` is the history of the same run without the preconditioner, where there was one.
+    """
+    summary = summarize(trainer, module, history, spectrum)
+    if baseline is not None:
+        summary |= compare(history, baseline)
     if trainer.is_global_zero:
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-        drawn = draw_figures(folder / "figures", module, history, spectrum) if figures else []
-        _show(trainer, summary, drawn)
+        drawn = draw_figures(folder / "figures", module, history, spectrum, baseline) if figures else []
         print_table(folder, summary)
+        _show(trainer, summary, drawn)
     return summary
 
 
-def summarize(trainer: pl.Trainer, history: RunHistory, spectrum: SpectrumCallback) -> dict[str, Any]:
+def compare(history: RunHistory, baseline: RunHistory) -> dict[str, Any]:
+    """What was gained over the run without the preconditioner, at the same number of steps, and its time."""
+    psnr, target = history.column("psnr"), float(baseline.column("psnr")[-1])
+    reached = history.column("seconds")[psnr >= target]
+    return {
+        "baseline_psnr": target,
+        "baseline_seconds": baseline.clock.seconds,
+        "baseline_cpu_seconds": baseline.clock.cpu_seconds,
+        "gain_db": float(psnr[-1]) - target,
+        "seconds_to_baseline_psnr": float(reached[0]) if len(reached) else None,
+    }
+
+
+def summarize(
+    trainer: pl.Trainer, module: WideNetworkModule, history: RunHistory, spectrum: SpectrumCallback
+) -> dict[str, Any]:
     """One flat dictionary: final and best quality, steps, times in seconds, memory in MiB, versions, commit."""
     last = history.rows[-1] if history.rows else {}
-    quality = {name: last[name] for name in ("psnr", "ssim", "mse", "psnr_heldout") if name in last}
+    quality: dict[str, Any] = {name: last[name] for name in ("psnr", "ssim", "mse", "psnr_heldout") if name in last}
     psnr = history.column("psnr")
     loss = trainer.callback_metrics.get("train/loss")
-    modes = spectrum.spectrum
     return {
         **quality,
         "loss": float(loss) if loss is not None else None,
@@ -64,8 +85,7 @@ def summarize(trainer: pl.Trainer, history: RunHistory, spectrum: SpectrumCallba
         "cpu_seconds": history.clock.cpu_seconds,
         "refresh_seconds": spectrum.refresh_seconds,
         "refreshes": spectrum.refreshes,
-        "eigenvalue_ratio_1_64": _ratio_1_64(modes.eigenvalues) if modes else None,
-        "resolved_modes": modes.resolved if modes else None,
+        **_spectrum_summary(module, spectrum),
         "peak_memory_mib": _peak_memory_mib(),
         "spectrain": spectrain.__version__,
         "python": platform.python_version(),
@@ -75,7 +95,11 @@ def summarize(trainer: pl.Trainer, history: RunHistory, spectrum: SpectrumCallba
 
 
 def draw_figures(
-    folder: Path, module: WideNetworkModule, history: RunHistory, spectrum: SpectrumCallback
+    folder: Path,
+    module: WideNetworkModule,
+    history: RunHistory,
+    spectrum: SpectrumCallback,
+    baseline: RunHistory | None = None,
 ) -> list[tuple[str, Path, Figure]]:
     """Draw and save every figure for which there are numbers: [(name, path of the PNG, figure)]."""
     arrays: dict[str, tuple[Any, dict[str, Any]]] = {}
@@ -100,10 +124,7 @@ def draw_figures(
         )
     if len(history.rows) > 1:
         steps = history.column("step").long().numpy()
-        arrays["psnr"] = (
-            plots.psnr_figure,
-            {"step": steps, "seconds": history.column("seconds").numpy(), "psnr": history.column("psnr").numpy()},
-        )
+        arrays["psnr"] = (plots.psnr_figure, _psnr_arrays(history, baseline))
         bands = [name for name in history.rows[-1] if name.startswith("band_")]
         if bands:
             energy = np.stack([history.column(name).numpy() for name in bands], axis=1)
@@ -120,6 +141,15 @@ def draw_figures(
     return drawn
 
 
+def _psnr_arrays(history: RunHistory, baseline: RunHistory | None) -> dict[str, Any]:
+    runs = [history, *([baseline] if baseline is not None else [])]
+    arrays = {name: np.concatenate([run.column(name).numpy() for run in runs]) for name in ("step", "seconds", "psnr")}
+    if baseline is not None:
+        names = ("modified spectrum", "without")
+        arrays["run"] = np.repeat(names, [len(run.rows) for run in runs])
+    return arrays
+
+
 def print_table(folder: Path, summary: dict[str, Any]) -> None:
     """The run in a few lines, for a person."""
     table = Table(show_header=False, box=None, pad_edge=False)
@@ -128,11 +158,22 @@ def print_table(folder: Path, summary: dict[str, Any]) -> None:
         heldout = f", {summary['psnr_heldout']:.2f} dB held out" if "psnr_heldout" in summary else ""
         table.add_row("PSNR", f"{summary['psnr']:.2f} dB (best {summary['best_psnr']:.2f} dB){heldout}")
         table.add_row("SSIM", f"{summary['ssim']:.4f}")
-    share = f"{refresh:.1f} s in {summary['refreshes']} refreshes of the spectrum, {100 * refresh / max(seconds, 1e-9):.0f} %"
+    percent = 100 * refresh / max(seconds, 1e-9)
+    share = f"{refresh:.1f} s in {summary['refreshes']} refreshes of the spectrum, {percent:.0f} %"
     table.add_row("time", f"{seconds:.1f} s for {summary['steps']} steps ({share})")
+    if summary.get("condition_after"):
+        before, after = summary["condition_before"], summary["condition_after"]
+        table.add_row(
+            "spectrum", f"condition number {before:,.0f} -> {after:,.0f} on {summary['resolved_modes']} modes"
+        )
+    if "gain_db" in summary:
+        base = f"{summary['baseline_psnr']:.2f} dB in {summary['baseline_seconds']:.1f} s without"
+        reached = summary["seconds_to_baseline_psnr"]
+        sooner = f"; that PSNR was reached after {reached:.1f} s" if reached is not None else ""
+        table.add_row("gain", f"{summary['gain_db']:+.2f} dB in the same steps ({base}{sooner})")
     table.add_row("summary", str(folder / "summary.json"))
     table.add_row("figures", str(folder / "figures"))
-    Console(file=sys.stdout, highlight=False, soft_wrap=True).print(table)
+    Console(file=sys.stdout, highlight=False, width=200).print(table)
 
 
 def _show(trainer: pl.Trainer, summary: dict[str, Any], drawn: list[tuple[str, Path, Figure]]) -> None:
@@ -140,14 +181,26 @@ def _show(trainer: pl.Trainer, summary: dict[str, Any], drawn: list[tuple[str, P
         if isinstance(logger, WandbLogger):
             logger.experiment.log({f"figures/{name}": wandb.Image(str(path)) for name, path, _ in drawn})
             logger.experiment.summary.update({f"final/{key}": value for key, value in summary.items()})
+            logger.experiment.finish()  # now: a later job of a sweep must not log into this run
+            if logger.experiment.offline:
+                print(f"to see the run in Weights & Biases: wandb sync {Path(logger.experiment.dir).parent}")
         elif isinstance(logger, TensorBoardLogger):
             for name, _, figure in drawn:
                 logger.experiment.add_figure(f"figures/{name}", figure, trainer.global_step)
 
 
-def _ratio_1_64(eigenvalues: torch.Tensor) -> float | None:
-    """lambda_1 / lambda_64, the predictor of whether a modified spectrum pays (None with fewer modes)."""
-    return float(eigenvalues[0] / eigenvalues[63]) if len(eigenvalues) >= 64 else None
+def _spectrum_summary(module: WideNetworkModule, callback: SpectrumCallback) -> dict[str, Any]:
+    """Of the last spectrum; lambda_1 / lambda_64 is what predicts whether a modified spectrum pays."""
+    spectrum, S = callback.spectrum, module.preconditioner
+    if spectrum is None:
+        return {}
+    eigenvalues = spectrum.eigenvalues
+    return {
+        "resolved_modes": spectrum.resolved,
+        "condition_before": condition_number(spectrum),
+        "condition_after": condition_number(spectrum, S.spectral_map) if S is not None else None,
+        "eigenvalue_ratio_1_64": float(eigenvalues[0] / eigenvalues[63]) if len(eigenvalues) >= 64 else None,
+    }
 
 
 def _peak_memory_mib() -> float:
@@ -161,7 +214,7 @@ def _git_commit() -> str | None:
     """Of the source tree that runs, if it is one."""
     try:
         found = subprocess.run(
-            ["git", "rev-parse", "HEAD"],  # noqa: S607
+            ["git", "rev-parse", "HEAD"],
             cwd=Path(spectrain.__file__).parent,
             capture_output=True,
             text=True,

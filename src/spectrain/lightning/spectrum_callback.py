@@ -6,7 +6,7 @@ Shapes: n training points, m landmarks, k modes.
 import time
 import warnings
 from contextlib import nullcontext
-from typing import Any
+from typing import Any, cast
 
 import pytorch_lightning as pl
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spectrain.errors import InputError, SpectrainWarning
 from spectrain.lightning.module import WideNetworkModule
-from spectrain.preconditioners import Landmarks, choose_landmarks
+from spectrain.preconditioners import Landmarks, SamplePreconditioner, choose_landmarks
 from spectrain.spectrum import Spectrum
 from spectrain.spectrum.measures import condition_number
 
@@ -94,12 +94,14 @@ class SpectrumCallback(pl.Callback):
         except (RuntimeError, InputError) as error:  # LinAlgError and out-of-memory are RuntimeErrors
             kept = "the last good spectrum stays" if self.spectrum is not None else "the run goes on without one"
             warnings.warn(
-                f"The spectrum refresh at step {trainer.global_step} failed, {kept}: {error}", SpectrainWarning, stacklevel=2
+                f"The spectrum refresh at step {trainer.global_step} failed, {kept}: {error}",
+                SpectrainWarning,
+                stacklevel=2,
             )
         return time.perf_counter() - begun
 
     def _refresh(self, pl_module: pl.LightningModule) -> None:
-        assert self._landmarks is not None and self._x is not None  # noqa: S101  setup has run
+        assert self._landmarks is not None and self._x is not None
         module: WideNetworkModule = pl_module  # type: ignore[assignment]
         init = None if self.spectrum is None else self.spectrum.eigenvectors
         spectrum = self._landmarks.spectrum(module.network, self.rank, init)
@@ -111,17 +113,14 @@ class SpectrumCallback(pl.Callback):
         self.spectrum = spectrum
 
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, seconds: float) -> None:
-        """Straight to the loggers: Lightning would repeat a value of `self.log` at every step until the next refresh."""
+        """Straight to the loggers: Lightning would repeat what `self.log` gets until the next refresh."""
         if self.spectrum is None:
             return
-        eigenvalues = self.spectrum.eigenvalues
-        mapped = eigenvalues * self.spectrum.ratio(pl_module.preconditioner.spectral_map)
-        resolved = self.spectrum.resolved
         values = {
             "spectrum/condition_before": condition_number(self.spectrum),
-            "spectrum/condition_after": float(mapped[:resolved].max() / mapped[:resolved].min()),
-            "spectrum/largest_eigenvalue": float(eigenvalues[0]),
-            "spectrum/resolved_modes": float(resolved),
+            "spectrum/condition_after": condition_number(self.spectrum, _preconditioner(pl_module).spectral_map),
+            "spectrum/largest_eigenvalue": float(self.spectrum.eigenvalues[0]),
+            "spectrum/resolved_modes": float(self.spectrum.resolved),
             "time/refresh_seconds": seconds,
         }
         for logger in trainer.loggers:
@@ -145,6 +144,10 @@ class SpectrumCallback(pl.Callback):
         self.refresh_seconds = state_dict["refresh_seconds"]
         self.refreshes = state_dict["refreshes"]
         self._refreshed_at = state_dict["refreshed_at"]
+
+
+def _preconditioner(pl_module: pl.LightningModule) -> SamplePreconditioner:
+    return cast(SamplePreconditioner, pl_module.preconditioner)
 
 
 def _busy(trainer: pl.Trainer) -> Any:

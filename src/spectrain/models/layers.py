@@ -17,8 +17,8 @@ class NTKLinear(nn.Module):
     """Linear layer in NTK parameterisation: ``h = weight_scale * W a + bias_scale * b``, W and b ~ N(0, 1).
 
     The scales stand outside the trained parameters, so that the tangent kernel has a limit as the width grows.
-    ``weight_scale = gain / sqrt(fan_in)``; ``gain**2`` is the weight variance and ``bias_scale**2`` the bias variance of
-    Jacot et al. 2018 (arXiv 1806.07572), with gain sqrt(2) after a ReLU.
+    ``weight_scale = gain / sqrt(fan_in)``; ``gain**2`` is the weight variance and ``bias_scale**2`` the bias variance
+    of Jacot et al. 2018 (arXiv 1806.07572), with gain sqrt(2) after a ReLU.
 
     Shapes: weight [out, in], bias [out], input [..., in], output [..., out].
     """

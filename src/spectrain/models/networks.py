@@ -36,8 +36,8 @@ def mlp(
 ) -> nn.Sequential:
     """Fully connected network with `depth` hidden layers of `width` units.
 
-    ``parameterization="ntk"``: ``h = gain W a / sqrt(fan_in) + bias_scale b`` with W, b ~ N(0, 1) (Jacot et al. 2018), the
-    output layer with gain 1. ``"standard"``: `torch.nn.Linear` with PyTorch's own initialisation.
+    ``parameterization="ntk"``: ``h = gain W a / sqrt(fan_in) + bias_scale b`` with W, b ~ N(0, 1) (Jacot et al. 2018),
+    the output layer with gain 1. ``"standard"``: `torch.nn.Linear` with PyTorch's own initialisation.
 
     Raises:
         InputError: an unknown activation or parameterization.

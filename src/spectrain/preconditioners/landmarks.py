@@ -29,8 +29,8 @@ TOLERANCE = 1e-5  # residual over lambda_1: far below what S can tell, at half t
 class Landmarks:
     """Points on which the kernel is computed, and the way from there to the training points.
 
-    points: [m, d]; extension: "exact" (they are the training points), "interpolate" (the grid ``axes[0] x axes[1]`` over
-    the box of the training points) or "nystrom" (a subset of them).
+    points: [m, d]; extension: "exact" (they are the training points), "interpolate" (the grid ``axes[0] x axes[1]``
+    over the box of the training points) or "nystrom" (a subset of them).
     """
 
     points: Tensor
@@ -41,7 +41,9 @@ class Landmarks:
         """Leading `rank` eigenpairs of K/m, K the trace kernel of `network` on the landmarks; `init` warm-starts."""
         K = empirical_ntk(network, self.points, outputs="trace")
         if not bool(torch.isfinite(K).all()):
-            raise InputError("The kernel of the network has entries that are not finite; the weights may have diverged.")
+            raise InputError(
+                "The kernel of the network has entries that are not finite; the weights may have diverged."
+            )
         return Spectrum.from_kernel(K, rank=rank, init=init, tolerance=TOLERANCE)
 
     def extend(self, spectrum: Spectrum, x: Float[Tensor, "n d"], network: nn.Module) -> Spectrum:
@@ -49,7 +51,7 @@ class Landmarks:
         if self.extension == "exact":
             return spectrum
         if self.extension == "interpolate":
-            assert self.axes is not None  # noqa: S101  choose_landmarks sets it
+            assert self.axes is not None
             values = interpolate_grid(spectrum.eigenvectors, self.axes, x)
         else:
             spectrum = _leading(spectrum, max(1, spectrum.resolved))  # an unresolved mode divides noise by noise
@@ -101,9 +103,9 @@ def choose_landmarks(
 def interpolate_grid(
     values: Float[Tensor, "m k"], axes: tuple[Tensor, Tensor], points: Float[Tensor, "n 2"]
 ) -> Float[Tensor, "n k"]:
-    """Bicubic-spline interpolation of k functions from the grid ``axes[0] x axes[1]`` (C order) to `points` of a finer grid.
+    """Spline interpolation of k functions from the grid ``axes[0] x axes[1]`` (C order) to `points` of a finer grid.
 
-    A spline in each direction, ``W_rows F W_columns^T``: it reproduces cubic polynomials up to the border, which
+    A cubic spline in each direction, ``W_rows F W_columns^T``: it reproduces cubic polynomials up to the border, which
     `torch.nn.functional.grid_sample` does not (its bicubic kernel, a = -0.75, misses even linear functions).
     """
     rows, row = points[:, 0].unique(return_inverse=True)
@@ -147,7 +149,7 @@ def _axis(low: Tensor, high: Tensor, size: int) -> Tensor:
 
 
 def _coarse_shape(grid_shape: tuple[int, int], count: int) -> tuple[int, int]:
-    """Rows and columns in about the proportions of `grid_shape`, no finer than it, with a product of at most `count`."""
+    """Rows and columns in about the proportions of `grid_shape`, no finer than it, at most `count` together."""
     rows, columns = grid_shape
     coarse_rows = min(rows, max(1, math.isqrt(count * rows // columns)))
     coarse_columns = min(columns, max(1, count // coarse_rows))

@@ -75,7 +75,7 @@ class SamplePreconditioner:
             return output
         rows = self._rows(output, index)
         ratio = self._ratio
-        assert ratio is not None  # noqa: S101  set together with the eigenvectors
+        assert ratio is not None
 
         def precondition(c: Tensor) -> Tensor:
             return apply_sample(rows, ratio[: rows.shape[1]], c.to(rows.dtype)).to(c.dtype)
@@ -87,7 +87,7 @@ class SamplePreconditioner:
     def _rows(self, output: Tensor, index: Tensor | None) -> Tensor:
         """Orthonormal rows [n, k] of the batch, on the output's device."""
         table = self._eigenvectors
-        assert table is not None  # noqa: S101  the caller has looked
+        assert table is not None
         if table.device != output.device:
             self._eigenvectors = table = table.to(output.device)
             self._ratio = None if self._ratio is None else self._ratio.to(output.device)
@@ -132,5 +132,7 @@ def orthonormal_columns(rows: Float[Tensor, "n k"]) -> Float[Tensor, "n q"]:
         factor, info = torch.linalg.cholesky_ex(gram)
         # diag(L) / diag(gram)^(1/2) is the part of each column that is new; 0.1 bounds the loss to two digits.
         if not bool(info) and bool((factor.diagonal() > 0.1 * gram.diagonal().sqrt()).all()):
-            return torch.linalg.solve_triangular(factor.T, rows, upper=True, left=False)
-    return torch.linalg.qr(rows).Q
+            Q: Tensor = torch.linalg.solve_triangular(factor.T, rows, upper=True, left=False)
+            return Q
+    Q, _ = torch.linalg.qr(rows)
+    return Q

@@ -218,7 +218,9 @@ def test_rank_above_the_landmarks_is_refused(tmp_path: Path) -> None:
 
 
 def test_any_module_with_dict_free_batches_trains(tmp_path: Path) -> None:
-    network = torch.nn.Sequential(torch.nn.Linear(2, 16), torch.nn.PReLU(), torch.nn.LayerNorm(16), torch.nn.Linear(16, 1))
+    network = torch.nn.Sequential(
+        torch.nn.Linear(2, 16), torch.nn.PReLU(), torch.nn.LayerNorm(16), torch.nn.Linear(16, 1)
+    )
     run = Run(tmp_path, network=network, steps=4).fit()
     assert run.module.preconditioner.ready
 
@@ -235,5 +237,7 @@ def test_clipping_acts(tmp_path: Path) -> None:
     free = Run(tmp_path / "a", **kwargs).fit()
     clipped = Run(tmp_path / "b", **kwargs, gradient_clip_val=1e-3).fit()
     start = Run(tmp_path / "c", **kwargs).weights
-    moved = [max(float((a - b).abs().max()) for a, b in zip(run.weights, start, strict=True)) for run in (free, clipped)]
+    moved = [
+        max(float((a - b).abs().max()) for a, b in zip(run.weights, start, strict=True)) for run in (free, clipped)
+    ]
     assert moved[1] < 0.05 * moved[0]

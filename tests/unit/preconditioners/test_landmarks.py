@@ -54,7 +54,9 @@ def test_interpolation_along_an_axis_of_few_nodes(size: int) -> None:
     rows, columns = torch.linspace(-1, 1, size), torch.linspace(-1, 1, 12)
     values = torch.cartesian_prod(rows, columns)[:, 1:].double()
     at = torch.cartesian_prod(rows, torch.linspace(-1, 1, 30))
-    torch.testing.assert_close(interpolate_grid(values, (rows, columns), at)[:, 0], at[:, 1].double(), rtol=0, atol=1e-6)
+    torch.testing.assert_close(
+        interpolate_grid(values, (rows, columns), at)[:, 0], at[:, 1].double(), rtol=0, atol=1e-6
+    )
 
 
 @pytest.mark.parametrize("extension", ["interpolate", "nystrom"])
