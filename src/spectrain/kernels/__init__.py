@@ -4,7 +4,8 @@
 """
 
 from spectrain.kernels.empirical import empirical_ntk
-from spectrain.kernels.registry import register_rule
+from spectrain.kernels.infinite_width import infinite_width_nngp, infinite_width_ntk
+from spectrain.kernels.registry import NoRuleError, register_rule
 from spectrain.kernels.tape import Tape
 
-__all__ = ["Tape", "empirical_ntk", "register_rule"]
+__all__ = ["NoRuleError", "Tape", "empirical_ntk", "infinite_width_nngp", "infinite_width_ntk", "register_rule"]
