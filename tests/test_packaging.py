@@ -84,6 +84,13 @@ def test_an_installed_package_has_its_own_configuration(tmp_path: Path, monkeypa
     assert config_dir() == own
 
 
+def files() -> list[str]:
+    """What git tracks or would track."""
+    list_files = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    done = subprocess.run(list_files, cwd=ROOT, capture_output=True, text=True, check=True)
+    return [name for name in done.stdout.splitlines() if (ROOT / name).is_file()]
+
+
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("wheel")
@@ -114,9 +121,8 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.slow
 def test_the_wheel_holds_every_file_of_conf_and_of_the_package(wheel: Path) -> None:
     inside = set(zipfile.ZipFile(wheel).namelist())
-    tracked = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.split()
-    wanted = {f"spectrain/{name}" for name in tracked if name.startswith("conf/")}
-    wanted |= {name.removeprefix("src/") for name in tracked if name.startswith("src/")}
+    wanted = {f"spectrain/{name}" for name in files() if name.startswith("conf/")}
+    wanted |= {name.removeprefix("src/") for name in files() if name.startswith("src/")}
     assert wanted <= inside
     assert any(name.endswith("licenses/LICENSE") for name in inside)
     assert not any(name.startswith(("tests", "scripts")) for name in inside)

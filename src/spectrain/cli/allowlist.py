@@ -92,15 +92,13 @@ def _resolve(target: str, parts: list[str], own: tuple[str, ...], key: str) -> A
     """The object, found without importing, or passing through, a module that is not allowed."""
     found: Any = None
     for count, part in enumerate(parts, start=1):
-        path = ".".join(parts[:count])
+        path, parent = ".".join(parts[:count]), ".".join(parts[: count - 1])
         if found is not None and hasattr(found, part):
             found = getattr(found, part)
         elif found is None or isinstance(found, types.ModuleType):
             found = _import(path, key, target, f"; it has no {part}{_near(part, found)}" if found else "")
         else:
-            raise InputError(
-                f"{key}={target} does not exist: {'.'.join(parts[: count - 1])} has no {part}{_near(part, found)}."
-            )
+            raise InputError(f"{key}={target} does not exist: {parent} has no {part}{_near(part, found)}.")
         if isinstance(found, types.ModuleType) and not _on_the_way(found.__name__, ALLOWED + own):
             raise _refused(key, target)
     return found

@@ -10,7 +10,7 @@ from typing import Any, TypeVar, cast
 
 import matplotlib
 import numpy as np
-from cycler import cycler
+from matplotlib import cycler
 from matplotlib.figure import Figure
 
 # Okabe & Ito 2008: told apart with every kind of colour blindness. Yellow is left out, it vanishes on white.
