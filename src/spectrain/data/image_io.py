@@ -26,6 +26,7 @@ MAX_PIXELS = 178_956_970  # Pillow's own limit for a decompression bomb: 0.5 GB 
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "JPEG2000")
 SHIPPED = "skimage:"
 DEFAULT_IMAGE = "skimage:camera"
+WHITE_IS_ZERO = (262, 0)  # TIFF tag PhotometricInterpretation
 LUMA = (0.2125, 0.7154, 0.0721)  # ITU-R BT.709 on the encoded values, as skimage.color.rgb2gray
 
 Pixels = Float[np.ndarray, "H W C"]
@@ -152,7 +153,9 @@ def _decode(file: Path, name: str) -> Pixels:
                 if math.prod(image.size) > MAX_PIXELS:
                     raise Image.DecompressionBombError
                 _warn_if_reduced(image, name)
-                return _unit_values(ImageOps.exif_transpose(image), name)
+                white_is_zero = getattr(image, "tag_v2", {}).get(WHITE_IS_ZERO[0]) == WHITE_IS_ZERO[1]
+                values = _unit_values(ImageOps.exif_transpose(image), name)
+                return 1 - values if white_is_zero and _is_wide(image) else values  # Pillow inverts 8 bits itself
     except InputError:
         raise
     except Image.DecompressionBombError as error:
@@ -174,13 +177,13 @@ def _warn_if_reduced(image: Image.Image, name: str) -> None:
         warnings.warn(
             f"data.path={name} stores 16 bit colours; Pillow reads them with 8 bits. Only 16 bit grey is read exactly.",
             SpectrainWarning,
-            stacklevel=5,
+            stacklevel=4,
         )
 
 
 def _unit_values(image: Image.Image, name: str) -> Pixels:
     """Values in [0, 1], transparency laid over white."""
-    if image.mode == "F" or image.mode.startswith("I"):
+    if _is_wide(image):
         return _from_wide(np.asarray(image), name)[:, :, None]
     transparent = image.has_transparency_data
     grey = image.mode in {"1", "L", "LA", "La"}
@@ -192,6 +195,10 @@ def _unit_values(image: Image.Image, name: str) -> Pixels:
         alpha = values[:, :, -1:]
         values = alpha * values[:, :, :-1] + (1 - alpha)
     return values
+
+
+def _is_wide(image: Image.Image) -> bool:
+    return bool(image.mode == "F" or image.mode.startswith("I"))
 
 
 def _from_wide(values: Any, name: str) -> Float[np.ndarray, "H W"]:

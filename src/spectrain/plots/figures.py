@@ -123,11 +123,11 @@ def psnr_figure(
     labels = np.full(len(psnr), "") if run is None else np.asarray(run, str)
     figure = new_figure(2.9)
     axes = figure.subplots(1, 2, sharey=True)
-    finite = np.where(np.isfinite(psnr), psnr, np.nan)
+    values = np.asarray(psnr, float)
     for name in dict.fromkeys(labels.tolist()):
         mine = labels == name
         for axis, x in zip(axes, (step, seconds), strict=True):
-            axis.plot(np.asarray(x)[mine], finite[mine], label=name or None, **_dots(int(mine.sum())))
+            axis.plot(np.asarray(x)[mine], values[mine], label=name or None, **_dots(int(mine.sum())))
     axes[0].set(xlabel="optimizer steps", ylabel="PSNR (dB)")
     axes[1].set(xlabel="time (s), refreshes included")
     for axis in axes:

@@ -220,7 +220,7 @@ def test_resuming_with_another_accumulation_repeats_no_batch(tmp_path):
 
 
 def test_a_second_fresh_trainer_starts_from_the_first_batch(tmp_path):
-    first, half = fit(tmp_path, 4, batch_size=24)
+    first, half = fit(tmp_path, 4, batch_size=24, accumulate=2)
     first.save_checkpoint(tmp_path / "x.ckpt")
     module = ImageDataModule(size=8, batch_size=24)
     fit(tmp_path, 5, ckpt_path=tmp_path / "x.ckpt", module=module)
@@ -247,12 +247,21 @@ def test_the_full_batch_goes_to_a_device_once():
     module = ImageDataModule(size=8)
     module.trainer = type("T", (), {"training": True, "global_rank": 0, "world_size": 1, "global_step": 0})()
     batch, device = next(iter(module.train_dataloader())), torch.device("meta")
-    moved = module.transfer_batch_to_device(batch, device, 0)
+
+    def move(what, where=device):
+        return module.transfer_batch_to_device(what, where, 0)
+
+    moved = move(batch)
     assert moved[0].device == device
-    assert module.transfer_batch_to_device(batch, device, 0)[0] is moved[0]
-    chunk = next(iter(module.val_dataloader()))
+    assert move(batch)[0] is moved[0]
+    assert move(batch, torch.device("cpu"))[0].device.type == "cpu"
+    assert len(move(tuple(part[:3] for part in batch))[0]) == 3
+    kept = move(batch)
     module.trainer.training = False
-    assert module.transfer_batch_to_device(chunk, device, 0)[0] is not moved[0]
+    chunk = next(iter(module.val_dataloader()))
+    assert move(chunk)[0] is not move(chunk)[0]
+    module.trainer.training = True
+    assert move(batch)[0] is kept[0]  # a validation in between does not push it out
 
 
 def test_more_processes_than_points_of_a_batch():

@@ -29,7 +29,7 @@ def test_any_size_in_any_chunks_gives_the_formulas(height, width, channels, chun
     target, prediction = image(height, width, channels), image(height, width, channels, seed=1)
     result = measure(prediction, target, chunk=chunk)
     mse = (prediction.double() - target.double()).square().mean().item()
-    assert result["mse"].item() == pytest.approx(mse, rel=1e-6)
+    assert result["mse"].item() == pytest.approx(mse, rel=1e-5)
     assert result["psnr"].item() == pytest.approx(10 * math.log10(4 / mse), abs=1e-4)
     assert -1 <= result["ssim"].item() <= 1
     assert set(result) == {"mse", "psnr", "ssim"}

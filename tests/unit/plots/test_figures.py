@@ -174,8 +174,10 @@ def test_saving_twice_gives_the_same_bytes(tmp_path):
 
 
 def test_matplotlib_is_left_as_it_was():
-    before = dict(matplotlib.rcParams)
-    for draw, arrays in EXAMPLES.values():
-        draw(**arrays)
-    assert dict(matplotlib.rcParams) == before
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        before = dict(matplotlib.rcParams)
+        for draw, arrays in EXAMPLES.values():
+            draw(**arrays)
+        assert dict(matplotlib.rcParams) == before
     assert pyplot.get_fignums() == []  # nothing for a long run to pile up
