@@ -30,9 +30,10 @@ THIRD_PARTY = {
     "sklearn": {"regression", "selection"},
     "pytorch_optimizer": {"optim"},
     "torchmetrics": {"metrics", "lightning"},
-    "matplotlib": {"plots"},
+    "matplotlib": {"plots", "lightning"},
     "skimage": {"data"},
-    "PIL": {"data"},
+    "PIL": {"data", "cli"},
+    "yaml": {"cli"},
     "pytorch_lightning": {"data", "lightning", "cli"},
     "lightning_utilities": {"lightning"},
     "wandb": {"lightning"},
@@ -109,8 +110,9 @@ def test_third_party_packages_stay_in_their_rooms(path: Path) -> None:
 @every_file
 def test_the_package_itself_is_imported_by_room(path: Path) -> None:
     """`from spectrain import x` inside the package hides which layer is meant, and goes in circles."""
-    names = {name for module, name in imports(PARSED[path]) if module == "spectrain"} - ANYWHERE - {"__version__"}
-    assert room(path) in {"", "cli"} or not names
+    names = {name for module, name in imports(PARSED[path]) if module == "spectrain"} - ANYWHERE
+    # The last two layers stand below everything that the package itself imports.
+    assert room(path) in {"", "lightning", "cli"} or not names
 
 
 @every_file
@@ -125,11 +127,13 @@ def test_files_are_short(path: Path) -> None:
 
 
 def without_docstring(tree: ast.Module) -> list[str]:
-    """Public functions, classes and methods without a docstring; a method that overrides may rely on its parent's."""
+    """Public functions and classes of a module without a docstring; the linter looks at their methods."""
     missing = [] if ast.get_docstring(tree) else ["the module"]
     for node in tree.body:
         if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
-            missing += [] if ast.get_docstring(node) else [node.name]
+            is_overload = any(ast.unparse(decorator).endswith("overload") for decorator in node.decorator_list)
+            if not is_overload and not ast.get_docstring(node):
+                missing.append(node.name)
     return missing
 
 

@@ -10,8 +10,8 @@ from typing import Any, TypeVar, cast
 
 import matplotlib
 import numpy as np
-from matplotlib import cycler
 from matplotlib.figure import Figure
+from matplotlib.rcsetup import cycler
 
 # Okabe & Ito 2008: told apart with every kind of colour blindness. Yellow is left out, it vanishes on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
