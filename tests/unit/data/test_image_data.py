@@ -255,7 +255,7 @@ def test_the_full_batch_goes_to_a_device_once():
     assert moved[0].device == device
     assert move(batch)[0] is moved[0]
     assert move(batch, torch.device("cpu"))[0].device.type == "cpu"
-    assert len(move(tuple(part[:3] for part in batch))[0]) == 3
+    assert len(move(tuple(part[:3] for part in batch), torch.device("cpu"))[0]) == 3
     kept = move(batch)
     module.trainer.training = False
     chunk = next(iter(module.val_dataloader()))
