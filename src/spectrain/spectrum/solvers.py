@@ -120,7 +120,7 @@ def block_top_k(
     projected problem on [Q, R] (Rayleigh-Ritz), until every |A v - lambda v| <= tolerance * lambda_1, or `max_passes`.
     A tolerance that A's precision cannot reach is raised to 8 eps. A is anything with shape, dtype, device and A @ V.
     From a random block this is randomized block Krylov (Musco and Musco 2015, arXiv 1504.05477).
-    Passes run in A's own precision, the last Rayleigh-Ritz in float64. 2 n^2 b flops a pass at most.
+    Products run in A's own precision, the last Rayleigh-Ritz around them in float64. 2 n^2 b flops a pass at most.
     """
     n = A.shape[0]
     b = min(n, rank + _GUARD)
@@ -148,7 +148,8 @@ def block_top_k(
         if fresh.shape[1] == 0:
             break
         Q, AQ = torch.cat([Q, fresh], 1), torch.cat([AQ, A @ fresh], 1)
-    return rayleigh_ritz(float64_matmul(A) if isinstance(A, Tensor) else A.__matmul__, V, rank)
+    # Products in A's own precision: their rounding is the noise floor that the spectrum reports.
+    return rayleigh_ritz(lambda Q: (A @ Q.to(A.dtype)).double(), V, rank)
 
 
 def _project(Q: Tensor, AQ: Tensor, keep: int) -> tuple[Tensor, Tensor, Tensor]:
