@@ -17,7 +17,7 @@ from spectrain.models import center_output
 
 def build_data(cfg: DictConfig) -> Any:
     """The data module of ``data=``."""
-    return instantiate(cfg.data)
+    return _instantiate(cfg.data)
 
 
 def build_network(cfg: DictConfig, data: Any) -> nn.Module:
@@ -29,7 +29,7 @@ def build_network(cfg: DictConfig, data: Any) -> nn.Module:
     known: dict[str, Any] = {"in_features": data.in_features, "out_features": data.out_features}
     wanted = {name: value for name, value in known.items() if name in _parameters(target) and name not in settings}
     try:
-        network = instantiate(settings, **wanted)
+        network = _instantiate(settings, **wanted)
     except InputError:
         raise
     except Exception as error:  # Hydra wraps whatever the constructor raised
@@ -62,7 +62,7 @@ def build(cfg: DictConfig, key: str) -> Any:
     if settings is None or settings.get("_target_") is None:
         return None
     try:
-        return instantiate(settings)
+        return _instantiate(settings)
     except InputError:
         raise
     except Exception as error:
@@ -87,10 +87,15 @@ def build_trainer(cfg: DictConfig, callbacks: list[pl.Callback], loggers: list[A
     }
     settings = {**cfg.trainer, "val_check_interval": min(cfg.trainer.val_check_interval, cfg.trainer.max_steps)}
     try:
-        trainer: pl.Trainer = instantiate(settings, **fixed)
+        trainer: pl.Trainer = _instantiate(settings, **fixed)
         return trainer
     except Exception as error:
         raise _constructor_error("trainer", cfg.trainer["_target_"], error) from error
+
+
+def _instantiate(settings: Any, **more: Any) -> Any:
+    """With plain lists and dictionaries: an optimizer that keeps an OmegaConf list cannot be loaded again."""
+    return instantiate(settings, _convert_="all", **more)
 
 
 def _parameters(target: str) -> Mapping[str, inspect.Parameter]:

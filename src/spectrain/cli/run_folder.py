@@ -73,8 +73,8 @@ def choose_run_folder(cfg: DictConfig, name: str) -> Path:
         InputError: the folder exists and is not empty, or its place is a file.
     """
     if cfg.ckpt_path is not None:
-        own = Path(cfg.ckpt_path).resolve().parent.parent
-        if cfg.paths.run_dir is None or Path(cfg.paths.run_dir).resolve() == own:
+        own = Path(cfg.ckpt_path).parent.parent
+        if cfg.paths.run_dir is None or Path(cfg.paths.run_dir).resolve() == own.resolve():
             if (own / "config.yaml").exists():
                 return own
             raise InputError(

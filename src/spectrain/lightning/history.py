@@ -39,9 +39,9 @@ class Stopwatch:
 class RunHistory(pl.Callback):
     """Keeps one row per validation, in memory and in the checkpoint, for the figures and the summary.
 
-    The clock counts training and refreshes; it stands still from a validation's start to the next step, so that two
-    runs compare whatever they measure and save. This callback stands before SpectrumCallback, whose refreshes it charges.
-    Band energies are those of the residual on the training points, in the basis of the run's first spectrum.
+    The clock counts training and refreshes. It stands still from a validation's start to the next step, so that two
+    runs compare whatever they measure and save. This callback stands before SpectrumCallback, to charge its refreshes.
+    Band energies are those of the (clamped) residual on the training points, in the basis of the run's first spectrum.
     """
 
     def __init__(self, spectrum: SpectrumCallback) -> None:

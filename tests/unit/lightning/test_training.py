@@ -141,7 +141,7 @@ def test_resumed_metrics_csv_keeps_the_earlier_rows(tmp_path: Path) -> None:
 
 def test_the_last_step_is_validated_and_saved_whatever_the_interval(tmp_path: Path) -> None:
     run = Run(tmp_path, steps=7, val_check_interval=5).fit()
-    assert [row["step"] for row in run.history.rows] == [5, 7]
+    assert [row["step"] for row in run.history.rows] == [0, 5, 7]
     assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 7
 
 

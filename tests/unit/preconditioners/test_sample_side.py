@@ -191,7 +191,7 @@ def test_two_added_lines_in_a_plain_loop_learn_a_high_frequency_sooner() -> None
         torch.manual_seed(0)
         angle = torch.linspace(0, 2 * torch.pi, 65)[:-1]
         x, y = torch.stack([angle.cos(), angle.sin()], 1), (4 * angle).sin()[:, None]
-        model = spectrain.models.mlp(2, 1, width=4096, depth=1)
+        model = spectrain.models.mlp(2, 1, width=4096, depth=1, bias_scale=1.0)
         spectrum = Spectrum.from_kernel(spectrain.empirical_ntk(model, x), rank=10)
         S = SamplePreconditioner(spectral_maps.flatten())
         if precondition:
