@@ -91,7 +91,8 @@ def spectrum_figure(
         axis.plot(
             modes[count:], _positive(before[count:]), color=UNRESOLVED, label="unresolved", lw=0, marker="o", ms=3
         )
-    if noise_floor is not None and noise_floor > 0:
+    # A floor far below every mode says nothing and would squeeze the curves into the upper half.
+    if noise_floor is not None and noise_floor > 0 and (count < k or noise_floor > before.min() / 10):
         axis.axhline(float(noise_floor), color=UNRESOLVED, lw=1, ls="--", label="noise floor", zorder=0)
     axis.set(xscale="log", yscale="log", xlabel="mode number", ylabel="eigenvalue of K/n")
     axis.legend(loc="upper right")  # a falling spectrum leaves this corner free

@@ -126,6 +126,9 @@ def test_spectrum_curves_and_condition_numbers():
     np.testing.assert_array_equal(unresolved.get_xdata(), MODES[30:])
     assert "before: λ, condition number 900" in texts(figure)
     assert "after: g(λ), condition number 45" in texts(figure)  # (1/20) over 1/900
+    assert "noise floor" in texts(figure)
+    assert "noise floor" not in texts(spectrum_figure(np.array([1, 0.1]), np.ones(2), 2, 1e-9))
+    assert "noise floor" in texts(spectrum_figure(np.array([1, 0.1]), np.ones(2), 2, 0.05))
     assert (figure.axes[0].get_xscale(), figure.axes[0].get_yscale()) == ("log", "log")
 
 
