@@ -5,7 +5,16 @@
 
 from spectrain.kernels.empirical import empirical_ntk
 from spectrain.kernels.infinite_width import infinite_width_nngp, infinite_width_ntk
+from spectrain.kernels.operator import NTKOperator
 from spectrain.kernels.registry import NoRuleError, register_rule
 from spectrain.kernels.tape import Tape
 
-__all__ = ["NoRuleError", "Tape", "empirical_ntk", "infinite_width_nngp", "infinite_width_ntk", "register_rule"]
+__all__ = [
+    "NTKOperator",
+    "NoRuleError",
+    "Tape",
+    "empirical_ntk",
+    "infinite_width_nngp",
+    "infinite_width_ntk",
+    "register_rule",
+]

@@ -28,8 +28,11 @@ _LEFT_SHARE = 0.75
 class Side:
     """The points of one side of the kernel, and their factors, block by block."""
 
-    def __init__(self, network: Network, x: Inputs, look: Look, pass_bytes: int, progress: Progress) -> None:
+    def __init__(
+        self, network: Network, x: Inputs, look: Look, pass_bytes: int, progress: Progress, *, explicit: bool = True
+    ) -> None:
         self.n = rows_of(x)
+        self._explicit = explicit  # whether the Jacobian of parameters without a rule is formed
         self._network, self._x, self._look, self._progress = network, x, look, progress
         self._batch = max(1, pass_bytes // max(1, look.costs.graph))
         self._kept: tuple[slice, Factors] | None = None
@@ -72,7 +75,7 @@ class Side:
             known = capture(self._network, x, plan) if len(plan.rest) < len(self._network.params) else {}
         except FloatingPointError:
             raise not_finite(self._network, x) from None
-        factors = known | jacobian_factors(self._network, x, plan)
+        factors = known | jacobian_factors(self._network, x, plan) if self._explicit else known
         self._progress.add(pass_work(self._look, rows.stop - rows.start))
         return factors
 

@@ -3,7 +3,7 @@
 Legend: n, m points, d input dimensions. q1, q2, c = K(x, x), K(z, z), K(x, z) are (co)variances of the pre-activations
 u, v at two points; theta is their angle, c = sqrt(q1 q2) cos(theta).
 
-    h_1 = sqrt(s_w / d) W_0 x + sqrt(s_b) b_0,  h_(l+1) = sqrt(s_w / width) W_l phi(h_l) + sqrt(s_b) b_l,  W, b ~ N(0, 1)
+    h_1 = sqrt(s_w / d) W_0 x + sqrt(s_b) b_0,  h_(l+1) = sqrt(s_w / width) W_l phi(h_l) + sqrt(s_b) b_l, W, b ~ N(0,1)
     NNGP:  K_1 = s_w x.z / d + s_b,             K_(l+1) = s_w E[phi(u) phi(v)] + s_b
     NTK:   T_1 = K_1,                           T_(l+1) = K_(l+1) + s_w E[phi'(u) phi'(v)] T_l
 

@@ -5,6 +5,7 @@ Legend: n points, C outputs, p parameters.
 
 import torch
 from torch import Tensor
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._pytree import tree_map
 
 from spectrain.kernels.capture import Factors, Plan, cotangents
@@ -18,7 +19,8 @@ def jacobian_factors(network: Network, x: Inputs, plan: Plan) -> Factors:
     if not chosen:
         return {}
     try:
-        jacobian = _by_vmap(network, x, plan.outputs, chosen)
+        with sdpa_kernel(SDPBackend.MATH):  # fused attention has no batching rule
+            jacobian = _by_vmap(network, x, plan.outputs, chosen)
     except (RuntimeError, NotImplementedError, ValueError) as error:
         # vmap has no rule for some operations (recurrent cells, data-dependent control flow): row by row then.
         if isinstance(error, torch.OutOfMemoryError):

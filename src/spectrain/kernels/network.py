@@ -80,6 +80,11 @@ class Network:
         copy = not isinstance(tensor, nn.Parameter)
         return tensor.detach().to(self.dtype if tensor.is_floating_point() else tensor.dtype, copy=copy)
 
+    def freeze(self) -> None:
+        """Keep the parameters as they are now, whatever happens to the module's own."""
+        self.params = {name: p.detach().clone().requires_grad_() for name, p in self.params.items()}
+        self.constants = {name: t.detach().clone() for name, t in self.constants.items()}
+
     def inputs(self, x: Inputs) -> Inputs:
         """x on the network's device and in its dtype."""
 

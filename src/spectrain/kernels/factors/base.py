@@ -62,6 +62,28 @@ class Factor(ABC):
         """b, for the position Gram."""
         raise NotImplementedError
 
+    def pull(self, v: Float[Tensor, "n C k"]) -> Float[Tensor, "k p"]:
+        """J^T v: g[k] = sum_ic v[i, c, k] G[i, c], without forming all of G."""
+        units = self.sizes.outputs
+        return torch.cat([torch.einsum("nck,ncq->kq", v, self.columns(u, u + 1)) for u in range(units)], 1)
+
+    def push(self, g: Float[Tensor, "k p"]) -> Float[Tensor, "n C k"]:
+        """J g: out[i, c, k] = G[i, c] . g[k], for g in the order of `pull`."""
+        parts = g.chunk(self.sizes.outputs, 1)
+        return torch.stack(
+            [torch.einsum("ncq,kq->nck", self.columns(u, u + 1), part) for u, part in enumerate(parts)]
+        ).sum(0)
+
+    def squares(self) -> Float[Tensor, "n C"]:
+        """|G[i, c]|^2."""
+        units = range(self.sizes.outputs)
+        return torch.stack([self.columns(u, u + 1).square().sum(2) for u in units]).sum(0)
+
+    def output(self, c: int) -> Self:
+        """The factor of one output alone."""
+        *rest, b = self.tensors()
+        return self.like([*rest, b[:, c : c + 1]])
+
     @property
     def n(self) -> int:
         """The number of points."""
@@ -119,6 +141,18 @@ class Dense(Factor):
         """A slice of G."""
         return self.g[:, :, start:stop]
 
+    def pull(self, v: Float[Tensor, "n C k"]) -> Float[Tensor, "k p"]:
+        """One product."""
+        return v.flatten(0, 1).T @ self.g.flatten(0, 1)
+
+    def push(self, g: Float[Tensor, "k p"]) -> Float[Tensor, "n C k"]:
+        """One product."""
+        return self.g @ g.T
+
+    def squares(self) -> Float[Tensor, "n C"]:
+        """|G[i, c]|^2."""
+        return self.g.square().sum(2)
+
 
 @dataclass(frozen=True)
 class Outer(Factor):
@@ -161,6 +195,17 @@ class Outer(Factor):
         """The factor b."""
         return self.b
 
+    def pull(self, v: Float[Tensor, "n C k"]) -> Float[Tensor, "k p"]:
+        """sum_it (v b)[i, t] (x) a[i, t], one product of matrices per column of v."""
+        a = self.a.flatten(0, 1)
+        weighted = (torch.einsum("nc,ncto->nto", column, self.b).flatten(0, 1) for column in v.unbind(2))
+        return torch.stack([(vb.T @ a).flatten() for vb in weighted])
+
+    def push(self, g: Float[Tensor, "k p"]) -> Float[Tensor, "n C k"]:
+        """sum_t b[i, c, t] . (g a[i, t])."""
+        o, d = self.b.shape[3], self.a.shape[2]
+        return torch.stack([torch.einsum("ncto,nto->nc", self.b, self.a @ one.view(o, d).T) for one in g], 2)
+
 
 @dataclass(frozen=True)
 class Sum(Factor):
@@ -194,3 +239,15 @@ class Sum(Factor):
         for part in self.parts[1:]:
             total += part.columns(start, stop)
         return total
+
+    def pull(self, v: Float[Tensor, "n C k"]) -> Float[Tensor, "k p"]:
+        """The sum of the parts'."""
+        return torch.stack([part.pull(v) for part in self.parts]).sum(0)
+
+    def push(self, g: Float[Tensor, "k p"]) -> Float[Tensor, "n C k"]:
+        """The sum of the parts'."""
+        return torch.stack([part.push(g) for part in self.parts]).sum(0)
+
+    def output(self, c: int) -> "Sum":
+        """The parts, of one output alone."""
+        return Sum(tuple(part.output(c) for part in self.parts))

@@ -6,6 +6,7 @@ Legend: n, m points, C outputs, T positions, o the embedding's dimension.
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -56,6 +57,18 @@ class Index(Factor):
         """1 where two positions hold the same entry."""
         assert isinstance(other, Index)
         return (self.index[:, :, None, None] == other.index[None, None]).to(self.b.dtype)
+
+    def pull(self, v: Float[Tensor, "n C k"]) -> Float[Tensor, "k p"]:
+        """Weighted output gradients, added up per entry."""
+        weighted = torch.einsum("nck,ncto->knto", v, self.b)
+        k, _, _, o = weighted.shape
+        table = weighted.new_zeros(k, self.entries, o)
+        return table.index_add_(1, self.index.flatten(), weighted.flatten(1, 2)).flatten(1)
+
+    def push(self, g: Float[Tensor, "k p"]) -> Float[Tensor, "n C k"]:
+        """Output gradients times the entries' rows of g."""
+        rows = g.view(g.shape[0], self.entries, -1)[:, self.index]
+        return torch.einsum("ncto,knto->nck", self.b, rows)
 
     def output_positions(self) -> Float[Tensor, "n C T o"]:
         """The factor b."""
