@@ -8,6 +8,7 @@ and must be a class (or, where listed, a function) that was defined in an allowe
 
 import difflib
 import importlib
+import sys
 import types
 from collections.abc import Iterable, Iterator
 from typing import Any
@@ -22,6 +23,7 @@ ALLOWED = ("spectrain", "torch.nn", "torch.optim", "pytorch_optimizer", "pytorch
 FUNCTIONS_FROM = ("spectrain", "torch.nn.functional", "torch.nn.init")
 # pytorch_lightning re-exports classes of lightning_fabric; the C functions of torch.nn.functional live in torch._C.
 DEFINED_IN = (*ALLOWED, "lightning_fabric.plugins", "torch._C._nn")
+_ROOTS = {prefix.split(".")[0] for prefix in DEFINED_IN}
 # Classes in here build other classes by name, or start programs.
 DENIED = ("pytorch_lightning.cli", "pytorch_lightning.strategies.launchers", "spectrain.cli")
 
@@ -139,9 +141,9 @@ def _near(part: str, found: Any) -> str:
 
 
 def _refused(key: str, target: str) -> InputError:
-    # The part before the object, as the shortest thing that would allow it.
-    module = target.rpartition(".")[0] or target
-    return InputError(
-        f"{key}={target} is refused: a target must be a public class defined in {', '.join(ALLOWED)}. "
-        f"If you trust it as your own code, allow it on the command line: allow_targets=[{module}]."
-    )
+    message = f"{key}={target} is refused: a target must be a public class defined in {', '.join(ALLOWED)}."
+    # No advice on how to let os.system through: only what can be a person's own code.
+    root, module = target.partition(".")[0], target.rpartition(".")[0]
+    if module and root not in sys.stdlib_module_names and root not in _ROOTS:
+        message += f" If you trust it as your own code, allow it on the command line: allow_targets=[{module}]."
+    return InputError(message)

@@ -11,6 +11,8 @@ OK, BUG, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
 
 _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
+# A path that runs through a file, or is too long: only a path that a person gave.
+_NO_PLACE = {errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
 # torch.save into a file reports a full disk as a RuntimeError with this text, and no errno.
 _TORCH_WRITE_FAILED = "PytorchStreamWriter failed writing"
 
@@ -79,4 +81,6 @@ def _explain_os_error(error: OSError) -> str | None:
     if error.errno in _FORBIDDEN:
         what = "the disk is read-only" if error.errno == errno.EROFS else "permission denied"
         return f"{what}{place}; change its permissions, or write elsewhere with paths.output_dir=/another/folder."
+    if error.errno in _NO_PLACE:
+        return f"{(error.strerror or 'the path cannot be used').lower()}{place}; give another path."
     return None

@@ -207,6 +207,15 @@ def test_a_prefix_is_a_dotted_name(entry: Any) -> None:
         check_targets(OmegaConf.create({}), [entry])
 
 
+@pytest.mark.parametrize(
+    "target", ["os.system", "builtins.eval", "torch.load", "torch.hub.load", "lightning_fabric.run"]
+)
+def test_no_advice_on_letting_a_standard_function_through(target: str) -> None:
+    with pytest.raises(InputError) as caught:
+        check(target)
+    assert "allow_targets" not in str(caught.value)
+
+
 def test_a_missing_name_gets_the_nearest() -> None:
     with pytest.raises(InputError, match="did you mean Adam"):
         check("torch.optim.Adamm")

@@ -36,6 +36,8 @@ def test_success_is_0(capsys: pytest.CaptureFixture[str]) -> None:
         (os_error(errno.EACCES), "permission denied (/data/runs/x.ckpt); change its permissions"),
         (os_error(errno.EPERM), "permission denied"),
         (os_error(errno.EROFS), "the disk is read-only"),
+        (os_error(errno.ENOTDIR), "not a directory (/data/runs/x.ckpt); give another path"),
+        (os_error(errno.ENAMETOOLONG), "file name too long (/data"),
         (os_error(errno.ENOSPC, None), "the disk is full; free"),
         (
             RuntimeError("[enforce fail] . PytorchStreamWriter failed writing file data/0: file write failed"),
