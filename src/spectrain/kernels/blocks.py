@@ -112,8 +112,8 @@ def split(look: Look, n: int, m: int, symmetric: bool, budget: int, block_bytes_
     """
     per_point = max(1, look.costs.factors)
     if 2 * per_point + look.costs.graph > budget:
-        need = (2 * per_point + look.costs.graph) / 2**20
-        raise InputError(f"memory_budget is too small: a pair of points of this network needs about {need:.0f} MiB.")
+        need = (2 * per_point + look.costs.graph) / 2**10
+        raise InputError(f"memory_budget is too small: a pair of points of this network needs about {need:.0f} KiB.")
     points = int(_KEPT * budget) // per_point
     pass_bytes, workspace = int(_PASS * budget), int(_WORK * budget)
     if points >= (n if symmetric else n + m):

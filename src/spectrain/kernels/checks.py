@@ -20,10 +20,6 @@ def check_mode(network: Network) -> None:
     """Refuse layers that, in the mode they are in, are random or mix the points."""
     for name, module in network.module.named_modules():
         label = f"{type(module).__name__} '{name}'" if name else type(module).__name__
-        if isinstance(module, nn.modules.lazy.LazyModuleMixin) and module.has_uninitialized_params():  # type: ignore[misc]
-            raise InputError(
-                f"{label} is not initialised yet. Run the network once on an input before taking its kernel."
-            )
         if isinstance(module, torch.jit.ScriptModule):
             raise InputError(f"{label} is compiled to TorchScript, which hides its layers. Give the original module.")
         if isinstance(module, nn.modules.batchnorm._BatchNorm) and (module.training or module.running_mean is None):

@@ -63,6 +63,10 @@ class Network:
     ) -> None:
         self.module = unwrap(module)
         everything = dict(self.module.named_parameters())
+        for name, p in everything.items():
+            if isinstance(p, nn.parameter.UninitializedParameter):
+                label = f"{type(self.module.get_submodule(name.rpartition('.')[0])).__name__} with '{name}'"
+                raise InputError(f"{label} is not initialised yet. Run the network once on an input before its kernel.")
         floating = [p.dtype for p in everything.values() if p.is_floating_point()]
         self.dtype = dtype or _compute_dtype(floating)
         self.device = next((p.device for p in everything.values()), torch.device("cpu"))

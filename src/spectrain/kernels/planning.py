@@ -67,7 +67,7 @@ def _look(network: Network, x: Inputs, plan: Plan, C: int) -> Look:
         f, uses = record(network, x, plan.rest)
     plan = replace(plan, uses=tuple(use.names for use in uses), layouts=_layouts(f, uses))
     sample = factors_of(f, uses, plan) | jacobian_factors(network, x, plan)
-    if not sample:
+    if not sample or not (f.requires_grad or plan.rest):
         raise InputError("No parameter has an effect on the outputs, so the kernel is zero everywhere.")
     kept = sum(factor.row_bytes for factor in sample.values())
     activations = saved.bytes() // rows_of(x)
