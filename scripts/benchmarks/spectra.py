@@ -192,17 +192,17 @@ def regression(n: int) -> None:
 
 def limit() -> None:
     """Every S > 0 ends in the same predictor: how far two trained networks are apart, by width."""
-    x = torch.linspace(-1, 1, 24)[:, None]
-    y = torch.sin(4 * x) + 0.5 * torch.sin(9 * x)
-    z = torch.linspace(-1, 1, 201)[:, None]
-    print("| width | flatten(6) | power(.5, 6) | training error, largest |\n|---|---|---|---|")
-    for width in (64, 256, 1024, 4096):
+    x, angle = circle(8)
+    z, _ = circle(200)
+    y = torch.sin(angle) + 0.5 * torch.cos(2 * angle)
+    print("| width | flatten(5) | power(.5, 5) | training error, largest |\n|---|---|---|---|")
+    for width in (64, 256, 1024, 4096, 16384):
         distances, worst = [], 0.0
         for seed in range(3):
             trained = []
-            for g in (identity(), flatten(6), power(0.5, 6)):
+            for g in (identity(), flatten(5), power(0.5, 5)):
                 torch.manual_seed(seed)
-                net = mlp(1, 1, width=width, depth=1, activation="gelu", bias_scale=1.0).double()
+                net = mlp(2, 1, width=width, depth=1, activation="relu", bias_scale=1.0).double()
                 f, error = train_to_the_end(net, x.double(), y.double(), z.double(), g)
                 trained.append(f)
                 worst = max(worst, error)
@@ -211,13 +211,18 @@ def limit() -> None:
         print(f"| {width} | {mean[0]:.4f} | {mean[1]:.4f} | {worst:.1e} |", flush=True)
 
 
+def circle(n: int) -> tuple[Tensor, Tensor]:
+    angle = 2 * math.pi * torch.arange(n)[:, None] / n
+    return torch.cat([torch.cos(angle), torch.sin(angle)], 1), angle
+
+
 def train_to_the_end(
-    net: torch.nn.Module, x: Tensor, y: Tensor, z: Tensor, g: Callable[[Tensor], Tensor], steps: int = 20_000
+    net: torch.nn.Module, x: Tensor, y: Tensor, z: Tensor, g: Callable[[Tensor], Tensor], steps: int = 5_000
 ) -> tuple[Tensor, float]:
-    """Preconditioned gradient descent on |f - y|^2 / 2n with S of the first kernel, step size 1/g_max."""
+    """Preconditioned gradient descent on |f - y|^2 / 2n with S of the first kernel, step size 1/(3 g_max)."""
     spectrum = Spectrum.from_kernel(empirical_ntk(net, x).detach())
     ratio, V = spectrum.ratio(g), spectrum.eigenvectors
-    eta = 1 / float((ratio * spectrum.eigenvalues).max())
+    eta = 1 / (3 * float((ratio * spectrum.eigenvalues).max()))
     parameters = list(net.parameters())
     for _ in range(steps):
         f = net(x)

@@ -20,7 +20,7 @@ from spectrain.spectrum import Spectrum
 
 _RESAMPLES = 200
 # Predicted errors this close are one: fewer steps decide between them.
-_SAME = 0.01
+_SAME = 0.005
 
 
 @dataclass(frozen=True)
@@ -92,9 +92,9 @@ def suggest_spectral_map(
 
     For each map, preconditioned gradient descent stopped at t is the filter f_i = 1 - (1 - g_i/g_max)^t of the kernel's
     modes. Its error is predicted at every point from the nine tenths of the points that do not hold it (ten
-    eigendecompositions in all); resampling the points gives the confidence. Within 1 % of the smallest predicted error,
-    fewer steps win. For a fixed kernel and squared loss this is exact but for the sampling; for a network it is the
-    linearised prediction.
+    eigendecompositions in all); resampling the points gives the confidence. Within .5 % of the smallest predicted
+    error, fewer steps win. For a fixed kernel and squared loss this is exact but for the sampling; for a network it is
+    the linearised prediction.
 
     kernel_or_spectrum: K [n, n] on the training points, or its Spectrum. y [n] or [n, C]. noise: the standard deviation
     of the noise in y, when it is known; it is taken off the predicted errors. steps: the largest number of steps that

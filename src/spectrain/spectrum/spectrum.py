@@ -103,8 +103,8 @@ class Spectrum:
         """Top `rank` eigenpairs of K/n from products with K alone: A has shape, dtype, device and A @ V (`Operator`).
 
         "block" (block Krylov, warm from `init`) handles repeated eigenvalues; "lanczos" takes one vector at a time, for
-        products that cost the same per vector, and no `init`. The trace is nan. Raises InputError for a rank outside
-        1..n or products that are not finite.
+        products that cost the same per vector, and no `init`. The trace is nan unless A has `diagonal()`. Raises
+        InputError for a rank outside 1..n or products that are not finite.
         """
         n = A.shape[0]
         if not 1 <= rank <= n or n < 2:
@@ -119,7 +119,9 @@ class Spectrum:
             pairs = solvers.block_top_k(A, rank, init, tolerance, max_passes)
         values = pairs.values / n
         noise_floor = torch.finfo(A.dtype).eps * float(values[0].clamp(min=0))
-        return cls(values.clamp(min=0), pairs.vectors, pairs.residual_norms / n, noise_floor)
+        diagonal = getattr(A, "diagonal", None)
+        trace = math.nan if diagonal is None else float(diagonal().double().mean())
+        return cls(values.clamp(min=0), pairs.vectors, pairs.residual_norms / n, noise_floor, trace)
 
     def ratio(self, g: Callable[[Tensor], Tensor]) -> Float[Tensor, "k"]:
         """g(lambda)/lambda on the resolved modes, exactly 1 on the others: an unresolved mode is never touched.

@@ -75,7 +75,7 @@ def test_ranking_is_sorted_after_the_first_and_confidence_is_a_share() -> None:
     s = suggest_spectral_map(K, noisy(FINE, 0.3))
     errors = [c.predicted_error for c in s.ranking[1:]]
     assert errors == sorted(errors)
-    assert s.best.predicted_error <= 1.01 * min(errors)
+    assert s.best.predicted_error <= 1.005 * min(errors)
     assert all(0 <= c.confidence <= 1 for c in s.ranking)
     assert s.best.confidence > 0.5
     assert s.ranking[-1].confidence == 0

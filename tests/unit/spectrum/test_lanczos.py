@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from spectrain.errors import InputError
+from spectrain.kernels import NTKOperator, empirical_ntk
 from spectrain.spectrum import Operator, Spectrum, spectral_density
 from spectrain.spectrum.lanczos import lanczos_top_k, tridiagonalise
 
@@ -46,6 +47,16 @@ def test_an_operator_gives_the_spectrum_of_its_matrix(method: str, dtype: torch.
     assert math.isnan(s.trace)
     assert s.resolved == 10
     assert products < 10 * 10 * (10 + 8)
+
+
+def test_a_networks_kernel_as_an_operator() -> None:
+    torch.manual_seed(0)
+    net = torch.nn.Sequential(torch.nn.Linear(2, 30), torch.nn.Tanh(), torch.nn.Linear(30, 2)).double()
+    x = torch.randn(40, 2, dtype=torch.float64)
+    s = Spectrum.from_operator(NTKOperator(net, x), 5)
+    dense = Spectrum.from_kernel(empirical_ntk(net, x).detach(), 5)
+    torch.testing.assert_close(s.eigenvalues, dense.eigenvalues, rtol=1e-6, atol=0)
+    assert s.trace == pytest.approx(dense.trace)
 
 
 def test_lanczos_needs_at_least_as_many_steps_as_modes() -> None:

@@ -1,0 +1,216 @@
+"""Does `suggest_spectral_map` predict what it says? Predicted against measured test errors, as Markdown tables.
+
+    OMP_NUM_THREADS=1 python scripts/benchmarks/selection.py kernels      # preconditioned descent with a fixed kernel
+    OMP_NUM_THREADS=1 python scripts/benchmarks/selection.py networks     # wide networks, really trained
+    OMP_NUM_THREADS=1 python scripts/benchmarks/selection.py formulas     # held-out folds against LOO and GCV
+
+Half of the points are for training, half for the test error; several random splits. Errors are mean squares against the
+data as they are (noisy where noise was added). All data ship with scikit-learn and scikit-image, or are computed.
+"""
+
+import argparse
+import copy
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from scipy.stats import spearmanr
+from skimage import data as photographs
+from skimage.transform import resize
+from sklearn import datasets
+from spectra import relu_ntk
+from torch import Tensor
+
+from spectrain.kernels import empirical_ntk
+from spectrain.models import mlp
+from spectrain.selection import Suggestion, suggest_spectral_map
+from spectrain.selection.descent import closed_form_errors, predict_descent
+from spectrain.selection.suggestion import default_maps, default_steps
+from spectrain.spectral_maps import SpectralMap, flatten, identity, power
+from spectrain.spectrum import Spectrum
+
+SPLITS = 3
+Data = tuple[str, Tensor, Tensor]
+
+
+def tables() -> Iterator[Data]:
+    for name, load, classes in (
+        ("diabetes", datasets.load_diabetes, False),
+        ("digits (800)", datasets.load_digits, True),
+        ("breast cancer", datasets.load_breast_cancer, True),
+        ("wine", datasets.load_wine, True),
+    ):
+        loaded = load()
+        x, y = loaded.data[:800], loaded.target[:800]
+        x = (x - x.mean(0)) / x.std(0).clip(1e-9) if "digits" not in name else x / 8 - 1
+        y = np.eye(int(y.max()) + 1)[y] if classes else ((y - y.mean()) / y.std())[:, None]
+        yield name, torch.from_numpy(x), torch.from_numpy(y)
+
+
+def images() -> Iterator[Data]:
+    rng = np.random.default_rng(5)
+    axis = torch.linspace(-1, 1, 32, dtype=torch.float64)
+    for name in ("camera", "astronaut", "coffee"):
+        image = getattr(photographs, name)() / 255
+        image = resize(image if image.ndim == 2 else image.mean(-1), (32, 32), anti_aliasing=True)
+        for noise in (0.0, 0.01, 0.05, 0.1):
+            noisy = image + noise * rng.normal(size=image.shape)
+            yield (
+                f"{name}, noise {noise}",
+                torch.cartesian_prod(axis, axis),
+                torch.from_numpy(2 * noisy - 1).reshape(-1, 1),
+            )
+
+
+def signals() -> Iterator[Data]:
+    rng = np.random.default_rng(6)
+    t = torch.linspace(-1, 1, 400, dtype=torch.float64)[:, None]
+    for name, y in (
+        ("chirp", torch.sin(2 * torch.pi * (2 * t + 4 * t**2))),
+        ("steps", torch.sign(torch.sin(9 * t)) + 0.5 * torch.sign(torch.sin(4 * t + 1))),
+    ):
+        for noise in (0.0, 0.1):
+            yield f"{name}, noise {noise}", t, y + noise * torch.from_numpy(rng.normal(size=y.shape))
+
+
+def split(n: int, seed: int) -> tuple[Tensor, Tensor]:
+    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+    return order[: n // 2], order[n // 2 :]
+
+
+def mean_square(f: Tensor, y: Tensor) -> Tensor:
+    return (f - y).square().sum(-1).mean(-1)
+
+
+def score(suggestion: Suggestion, measured: dict[tuple[SpectralMap, int], float]) -> list[float]:
+    """Rank correlation; measured error of the suggestion over the best candidate's; over the kernel as it is."""
+    errors = [measured[c.spectral_map, c.steps] for c in suggestion.ranking]
+    predicted = [c.predicted_error for c in suggestion.ranking]
+    plain = measured[identity(), suggestion.plain.steps]
+    best_plain = min(e for (g, _), e in measured.items() if g == identity())
+    return [float(spearmanr(predicted, errors)[0]), errors[0] / min(errors), errors[0] / plain, errors[0] / best_plain]
+
+
+def measure_kernel(K: Tensor, y: Tensor, train: Tensor, test: Tensor, s: Suggestion) -> dict:
+    maps = list(dict.fromkeys(c.spectral_map for c in s.ranking))
+    steps = sorted({c.steps for c in s.ranking})
+    spectrum = Spectrum.from_kernel(K[train][:, train])
+    f = predict_descent(spectrum, K[test][:, train], y[train], maps, steps)
+    errors = mean_square(f, y[test])
+    return {(g, t): float(errors[i, j]) for i, g in enumerate(maps) for j, t in enumerate(steps)}
+
+
+def kernels(limit: int | None) -> None:
+    print("| data | rank correlation | over the best | over identity | over its best | suggestion (last split) | s |")
+    print("|---|---|---|---|---|---|---|")
+    for source in (tables, images, signals):
+        for name, x, y in source():
+            K = relu_ntk(x, x)
+            rows, seconds = [], 0.0
+            for seed in range(SPLITS):
+                train, test = split(len(x), seed)
+                start = time.process_time()
+                s = suggest_spectral_map(K[train][:, train], y[train], steps=limit)
+                seconds += time.process_time() - start
+                rows.append(score(s, measure_kernel(K, y, train, test, s)))
+            mean, worst = np.mean(rows, 0), np.max(rows, 0)
+            print(
+                f"| {name} | {mean[0]:.2f} | {mean[1]:.3f} (worst {worst[1]:.3f}) | {mean[2]:.3f} ({worst[2]:.3f}) | "
+                f"{mean[3]:.3f} ({worst[3]:.3f}) | {s.spectral_map!r}, {s.steps} steps | {seconds / SPLITS:.1f} |",
+                flush=True,
+            )
+
+
+def networks(width: int) -> None:
+    """The candidates that 100 steps can afford, trained; the kernel is the network's own at the start."""
+    maps: list[SpectralMap] = [identity(), power(0.5, 16), power(0.5, 64), flatten(4), flatten(16), flatten(64)]
+    steps = [1, 3, 10, 30, 100]
+    print("| data | rank correlation | over the best | over identity | suggestion |\n|---|---|---|---|---|")
+    for source in (tables, images, signals):
+        for name, x, y in source():
+            if any(level in name for level in ("0.01", "0.05")):
+                continue
+            train, test = split(len(x), 0)
+            keep = train[:256]
+            torch.manual_seed(0)
+            net = mlp(x.shape[1], y.shape[1], width=width, depth=2, bias_scale=0.5)
+            K = empirical_ntk(net, x[keep].float()).detach().double()
+            affordable = [g for g in maps if getattr(g, "rank", 0) < 0.8 * len(keep)]
+            s = suggest_spectral_map(K, y[keep], steps=100, maps=affordable)
+            measured = {}
+            for g in affordable:
+                f = train_network(net, K, x[keep], y[keep], x[test], g, steps)
+                measured.update({(g, t): float(mean_square(f[t].double(), y[test])) for t in steps})
+            rho, over, over_plain, _ = score(s, measured)
+            print(
+                f"| {name} | {rho:.2f} | {over:.3f} | {over_plain:.3f} | {s.spectral_map!r}, {s.steps} steps |",
+                flush=True,
+            )
+
+
+def train_network(
+    initial: torch.nn.Module, K: Tensor, x: Tensor, y: Tensor, z: Tensor, g: Callable, steps: list[int]
+) -> dict[int, Tensor]:
+    """w <- w - eta J^T S r / n on f(w) - f(w_0) + mean y, S from the first kernel; outputs on z after `steps`."""
+    net = copy.deepcopy(initial)
+    x, y, z = x.float(), y.float(), z.float()
+    with torch.no_grad():
+        f_0, z_0 = net(x) - y.mean(0), net(z) - y.mean(0)
+    spectrum = Spectrum.from_kernel(K)
+    ratio = spectrum.ratio(g)
+    eta = 1 / float((ratio * spectrum.eigenvalues).max())
+    V, d = spectrum.eigenvectors.float(), (1 - ratio)[:, None].float()
+    parameters, out = list(net.parameters()), {}
+    for step in range(1, max(steps) + 1):
+        f = net(x)
+        r = (f - f_0 - y).detach()
+        gradients = torch.autograd.grad(f, parameters, (r - V @ (d * (V.T @ r))) / len(x))
+        with torch.no_grad():
+            for p, gradient in zip(parameters, gradients, strict=True):
+                p -= eta * gradient
+            if step in steps:
+                out[step] = net(z) - z_0
+    return out
+
+
+def formulas() -> None:
+    """Rank correlation and regret of three predictors of the same candidates."""
+    print("| data | folds | leave-one-out | GCV |\n|---|---|---|---|")
+    for source in (tables, images, signals):
+        for name, x, y in source():
+            K = relu_ntk(x, x)
+            train, test = split(len(x), 0)
+            s = suggest_spectral_map(K[train][:, train], y[train])
+            measured = measure_kernel(K, y, train, test, s)
+            maps, steps = default_maps(len(train)), default_steps(None)
+            loo, gcv = closed_form_errors(Spectrum.from_kernel(K[train][:, train]), y[train], maps, steps)
+            truth = [measured[g, t] for g in maps for t in steps]
+            folds = {(c.spectral_map, c.steps): c.predicted_error for c in s.ranking}
+            cells = []
+            for predicted in (
+                [folds[g, t] for g in maps for t in steps],
+                loo.flatten().tolist(),
+                gcv.flatten().tolist(),
+            ):
+                finite = np.nan_to_num(predicted, nan=1e300, posinf=1e300)
+                cells.append(f"{spearmanr(finite, truth)[0]:.2f}, {truth[int(finite.argmin())] / min(truth):.3f}")
+            print(f"| {name} | {' | '.join(cells)} |", flush=True)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("what", choices=["kernels", "networks", "formulas"])
+    parser.add_argument("--steps", type=int, default=None, help="the largest number of steps (kernels)")
+    parser.add_argument("--width", type=int, default=512, help="of the networks' two hidden layers")
+    options = parser.parse_args()
+    calls = {
+        "kernels": lambda: kernels(options.steps),
+        "networks": lambda: networks(options.width),
+        "formulas": formulas,
+    }
+    calls[options.what]()
+
+
+if __name__ == "__main__":
+    main()
