@@ -68,6 +68,7 @@ REFUSED = [
     "torch.nn.modules.module.functools.reduce",
     "torch.nn.functional.importlib.import_module",
     "torch.nn.functional.torch.load",
+    "torch.nn.modules.module.RemovableHandle",
     "torch.nn.functional.handle_torch_function",
     "torch.nn.functional.boolean_dispatch",
     "pytorch_lightning.utilities.imports.importlib.import_module",
@@ -157,7 +158,10 @@ def mylab(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     package = tmp_path / "mylab_for_tests"
     package.mkdir()
     (package / "__init__.py").write_text("")
-    (package / "networks.py").write_text("import os\nclass Net: pass\ndef make(): return Net()\nown = make\n")
+    (package / "networks.py").write_text(
+        "import os\nfrom mylab_for_tests import lazy\nclass Net: pass\ndef make(): return Net()\nown = make\n"
+    )
+    (package / "lazy.py").write_text("def __getattr__(name): raise RuntimeError('looked into')\n")
     (package / "other.py").write_text("class Net: pass\n")
     (package / "failing.py").write_text("import a_module_that_is_not_there\n")
     monkeypatch.syspath_prepend(tmp_path)
@@ -184,6 +188,7 @@ def test_a_module_of_ones_own_that_lacks_a_package_says_which() -> None:
     "target",
     [
         "mylab_for_tests.networks.os.system",
+        "mylab_for_tests.networks.lazy.anything",
         "mylab_for_tests.other.Net",
         "mylab_for_tests.networks.Gone",
         "mylab_for_tests.networksX.Net",
