@@ -1,0 +1,47 @@
+"""`spectrain-suggest` on a small photograph: it prints a table, the reason and an override that training accepts."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import DictConfig
+from PIL import Image
+
+from spectrain.cli.config_dir import config_dir
+from spectrain.cli.resolvers import register_resolvers
+from spectrain.cli.suggest import affordable_maps, overrides, suggest
+from spectrain.cli.validation import validate
+from spectrain.spectral_maps import flatten, identity, power
+
+
+def config(folder: Path, *more: str) -> DictConfig:
+    register_resolvers()
+    image = np.random.default_rng(0).integers(0, 255, (12, 12), dtype=np.uint8)
+    Image.fromarray(image).save(folder / "image.png")
+    words = [f"data.path={folder}/image.png", "data.size=12", "model.width=16", f"paths.output_dir={folder}"]
+    with initialize_config_dir(str(config_dir()), version_base="1.3"):
+        return compose("train", [*words, "spectrum.rank=20", "trainer.max_steps=30", "logger=none", *more])
+
+
+def test_suggests_for_a_config_and_says_what_to_type(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = suggest(config(tmp_path))
+    printed = capsys.readouterr().out
+    assert "predicted error" in printed
+    assert found.reason in printed
+    assert found.steps <= 30
+    assert len(list(tmp_path.glob("suggestion*/suggestion.*"))) >= 2
+    words = next(line for line in printed.splitlines() if line.startswith("To take it: "))
+    validate(config(tmp_path, *words.removeprefix("To take it: ").split()))
+
+
+def test_overrides_name_the_map_and_its_settings() -> None:
+    assert overrides(power(0.5, 16)) == ["spectral_map=power", "spectral_map.alpha=0.5", "spectral_map.rank=16"]
+    assert overrides(identity()) == ["spectral_map=identity"]
+
+
+def test_cuts_stay_below_the_modes_that_are_computed() -> None:
+    maps = affordable_maps(64, 1000)
+    assert maps[0] == identity()
+    assert {g.rank for g in maps[1:]} == {4, 16, 63}  # type: ignore[attr-defined]
+    assert flatten(10) in affordable_maps(64, 20)
