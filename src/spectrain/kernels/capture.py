@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.autograd.graph import GradientEdge
 
 from spectrain.errors import InputError
 from spectrain.kernels.factors import Factor, join
@@ -89,7 +90,7 @@ def capture(network: Network, x: Inputs, plan: Plan) -> Factors:
 
 def factors_of(f: Float[Tensor, "n C"], uses: Sequence[Use], plan: Plan) -> Factors:
     """Factors from recorded uses, by one backward per output."""
-    return _factors(uses, _output_gradients(f, uses, plan), f.shape[0], plan)
+    return assemble(uses, _output_gradients(f, uses, plan), f.shape[0], plan)
 
 
 def _leaves_reached(f: Tensor, params: Mapping[str, Tensor]) -> frozenset[str]:
@@ -111,19 +112,30 @@ def _leaves_reached(f: Tensor, params: Mapping[str, Tensor]) -> frozenset[str]:
 def _output_gradients(f: Tensor, uses: Sequence[Use], plan: Plan) -> list[Tensor]:
     """d f_c / d z at every use, the points first: a list of [n, C, ...]."""
     targets, n = cotangents(f, plan.outputs), f.shape[0]
-    found: list[list[Tensor]] = [[] for _ in uses]
+    found: list[Tensor] = []
     edges = [use.edge for use in uses]
     for c, target in enumerate(targets):
-        grads: Sequence[Tensor | None] = [None] * len(uses)
-        if uses and f.requires_grad:
-            grads = torch.autograd.grad(target.sum(), edges, allow_unused=True, retain_graph=c + 1 < len(targets))
-        for u, grad in enumerate(grads):
-            grad = f.new_zeros(1).expand(uses[u].shape) if grad is None else grad
-            found[u].append(plan.layouts[u].points_first(grad, n))
-    return [rows[0].unsqueeze(1) if len(rows) == 1 else torch.stack(rows, 1) for rows in found]
+        grads = gradients(target.sum(), edges, keep_graph=c + 1 < len(targets))
+        for u, (use, layout) in enumerate(zip(uses, plan.layouts, strict=True)):
+            grad = grads[u]
+            rows = layout.points_first(f.new_zeros(1).expand(use.shape) if grad is None else grad, n)
+            if c == 0:
+                one = len(targets) == 1
+                found.append(rows.unsqueeze(1) if one else rows.new_empty(n, len(targets), *rows.shape[1:]))
+            if len(targets) > 1:
+                found[u][:, c] = rows
+    return found
 
 
-def _factors(uses: Sequence[Use], b: Sequence[Tensor], n: int, plan: Plan) -> Factors:
+def gradients(target: Tensor, edges: Sequence[GradientEdge], *, keep_graph: bool) -> Sequence[Tensor | None]:
+    """The target's gradient at every edge, None where there is none."""
+    if not edges or not target.requires_grad:
+        return [None] * len(edges)
+    return torch.autograd.grad(target, list(edges), allow_unused=True, retain_graph=keep_graph)
+
+
+def assemble(uses: Sequence[Use], b: Sequence[Tensor], n: int, plan: Plan) -> Factors:
+    """Factors from uses and their output gradients b [n, C, ...], by the names of their parameters."""
     fused = set() if plan.apart else _fused({use.names for use in uses})
     parts: dict[Names, list[Factor]] = {}
     for use, grad, layout in zip(uses, b, plan.layouts, strict=True):

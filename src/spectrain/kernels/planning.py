@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from spectrain.errors import InputError
-from spectrain.kernels.capture import Factors, Plan, UnknownUseError, factors_of, record
+from spectrain.kernels.capture import Factors, Plan, UnknownUseError, assemble, gradients, record
 from spectrain.kernels.checks import check_mode, check_outputs
-from spectrain.kernels.jacobian import jacobian_factors
+from spectrain.kernels.factors import Dense
 from spectrain.kernels.layouts import Layout, find
 from spectrain.kernels.network import Inputs, Network, rows_of, take_rows
 from spectrain.kernels.uses import Use
@@ -33,7 +33,7 @@ class Look:
 
     plan: Plan
     costs: Costs
-    sample: Factors  # factors of the probe points
+    sample: Factors  # factors of the probe points, for their sizes only
     C: int
 
 
@@ -65,15 +65,19 @@ def _look(network: Network, x: Inputs, plan: Plan, C: int) -> Look:
     saved = _Saved(network)
     with torch.autograd.graph.saved_tensors_hooks(saved.count, lambda t: t):
         f, uses = record(network, x, plan.rest)
-    plan = replace(plan, uses=tuple(use.names for use in uses), layouts=_layouts(f, uses))
-    sample = factors_of(f, uses, plan) | jacobian_factors(network, x, plan)
+    sample, layouts = _first_factors(f, uses, plan)
+    plan = replace(plan, uses=tuple(use.names for use in uses), layouts=layouts)
+    outputs = 1 if plan.outputs == "sum" else C
+    for name in plan.rest:
+        sample[(name,)] = Dense(f.new_zeros(1, 1, 1).expand(f.shape[0], 1, network.params[name].numel()))
+    sample = {names: factor.with_outputs(outputs) for names, factor in sample.items()}
     if not sample or not (f.requires_grad or plan.rest):
         raise InputError("No parameter has an effect on the outputs, so the kernel is zero everywhere.")
     kept = sum(factor.row_bytes for factor in sample.values())
     activations = saved.bytes() // rows_of(x)
     # The pass holds what autograd saved, as much again while it runs, and a copy of the factors; a Jacobian pass holds
     # a gradient with respect to every saved tensor for every output at once.
-    graph = 2 * activations + 2 * kept + (2 * activations * (1 if plan.outputs == "sum" else C) if plan.rest else 0)
+    graph = 2 * activations + 2 * kept + (2 * activations * outputs if plan.rest else 0)
     return Look(plan, Costs(kept, graph), sample, C)
 
 
@@ -94,25 +98,26 @@ class _Saved:
         return sum(self._seen.values())
 
 
-def _layouts(f: Tensor, uses: list[Use]) -> tuple[Layout, ...]:
-    if not uses or not f.requires_grad:
-        return (Layout(),) * len(uses)
+def _first_factors(f: Tensor, uses: list[Use], plan: Plan) -> tuple[Factors, tuple[Layout, ...]]:
+    """Factors of a random mix of the outputs, and where the points are in each use."""
     n = f.shape[0]
     generator = torch.Generator().manual_seed(0)
     points = torch.randn(n, generator=generator, dtype=torch.float64).to(f)
     columns = torch.randn(f.shape[1], generator=generator, dtype=torch.float64).to(f)
     edges = [use.edge for use in uses]
-    plain = torch.autograd.grad((f @ columns).sum(), edges, allow_unused=True, retain_graph=True)
-    weighted = torch.autograd.grad(f @ columns @ points, edges, allow_unused=True, retain_graph=True)
+    plain = gradients((f @ columns).sum(), edges, keep_graph=True)
+    weighted = gradients(f @ columns @ points, edges, keep_graph=False)
     tolerance = 100 * float(torch.finfo(f.dtype).eps) ** 0.75
-    layouts, lost = [], frozenset[str]()
-    for use, one, two in zip(uses, plain, weighted, strict=True):
-        layout = _layout(use, one, two, points, tolerance)
-        layouts.append(layout or Layout())
-        lost |= frozenset() if layout else use.parameters
+    found = [_layout(use, one, two, points, tolerance) for use, one, two in zip(uses, plain, weighted, strict=True)]
+    lost = frozenset().union(*(use.parameters for use, layout in zip(uses, found, strict=True) if layout is None))
     if lost:
         raise UnknownUseError(lost)
-    return tuple(layouts)
+    layouts = tuple(layout for layout in found if layout is not None)
+    b = [
+        layout.points_first(f.new_zeros(1).expand(use.shape) if grad is None else grad, n).unsqueeze(1)
+        for use, grad, layout in zip(uses, plain, layouts, strict=True)
+    ]
+    return assemble(uses, b, n, replace(plan, layouts=layouts)), layouts
 
 
 def _layout(use: Use, plain: Tensor | None, weighted: Tensor | None, points: Tensor, tolerance: float) -> Layout | None:

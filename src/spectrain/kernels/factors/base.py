@@ -84,6 +84,11 @@ class Factor(ABC):
         *rest, b = self.tensors()
         return self.like([*rest, b[:, c : c + 1]])
 
+    def with_outputs(self, C: int) -> Self:
+        """The factor of one output, repeated C times without a copy."""
+        *rest, b = self.tensors()
+        return self.like([*rest, b.expand(-1, C, *b.shape[2:])])
+
     @property
     def n(self) -> int:
         """The number of points."""
@@ -247,6 +252,10 @@ class Sum(Factor):
     def push(self, g: Float[Tensor, "k p"]) -> Float[Tensor, "n C k"]:
         """The sum of the parts'."""
         return torch.stack([part.push(g) for part in self.parts]).sum(0)
+
+    def with_outputs(self, C: int) -> "Sum":
+        """The parts, repeated."""
+        return Sum(tuple(part.with_outputs(C) for part in self.parts))
 
     def output(self, c: int) -> "Sum":
         """The parts, of one output alone."""

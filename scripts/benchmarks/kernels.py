@@ -1,0 +1,270 @@
+"""The empirical NTK, ours against PyTorch's own ways, as ratios inside one run.
+
+    python scripts/benchmarks/kernels.py                 # every case, CPU time, peak memory
+    python scripts/benchmarks/kernels.py mlp transformer --threads 2
+
+Rivals: the two forms of PyTorch's tutorial "Neural Tangent Kernels" (per-sample Jacobians by vmap(jacrev) and their
+contraction; NTK-vector products by vmap(vjp, jvp)), and curvlinops or nngeometry where they are installed. Runs are
+interleaved; ours is the fastest of some rounds, the rivals run once or twice; the machine's own matrix-multiply rate is
+measured in between. CPU time is summed over threads. Memory is the peak of the resident set beyond the start of the
+call, in a process of its own.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, jacrev, jvp, vjp, vmap
+from torch.nn.attention import SDPBackend, sdpa_kernel
+
+from spectrain.kernels import empirical_ntk
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network, its inputs, and the flops of its layer Gram if it has a simple count."""
+
+    make: Callable[[], tuple[nn.Module, Tensor]]
+    rivals: tuple[str, ...] = ("contraction", "products")
+    gram_flops: float | None = None
+
+
+class Block(nn.Module):
+    """A residual block of two 3x3 convolutions with batch normalisation."""
+
+    def __init__(self, c: int, o: int, stride: int) -> None:
+        super().__init__()
+        self.conv1, self.bn1 = nn.Conv2d(c, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o)
+        self.conv2, self.bn2 = nn.Conv2d(o, o, 3, 1, 1, bias=False), nn.BatchNorm2d(o)
+        same = stride == 1 and c == o
+        self.skip = nn.Identity() if same else nn.Sequential(nn.Conv2d(c, o, 1, stride, bias=False), nn.BatchNorm2d(o))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """relu(x + branch(x))."""
+        h = self.bn2(self.conv2(self.bn1(self.conv1(x)).relu()))
+        return (h + self.skip(x)).relu()
+
+
+def resnet(width: int, n: int, outputs: int) -> tuple[nn.Module, Tensor]:
+    """ResNet-18's shape at 32x32 with `width` channels in the first stage (64 is the original)."""
+    layers: list[nn.Module] = [nn.Conv2d(3, width, 3, padding=1, bias=False), nn.BatchNorm2d(width), nn.ReLU()]
+    c = width
+    for stage in range(4):
+        for block in range(2):
+            o = width * 2**stage
+            layers.append(Block(c, o, 2 if stage and not block else 1))
+            c = o
+    module = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(c, outputs))
+    return module.eval(), torch.randn(n, 3, 32, 32)
+
+
+def mlp(n: int, d: int, width: int, depth: int) -> tuple[nn.Module, Tensor]:
+    layers: list[nn.Module] = [nn.Linear(d, width), nn.ReLU()]
+    for _ in range(depth - 1):
+        layers += [nn.Linear(width, width), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(width, 1)), torch.randn(n, d)
+
+
+class Sine(nn.Module):
+    """sin(30 x)."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """sin(30 x)."""
+        return torch.sin(30 * x)
+
+
+def siren(n: int) -> tuple[nn.Module, Tensor]:
+    layers: list[nn.Module] = []
+    for fan_in in (2, 256, 256):
+        layers += [nn.Linear(fan_in, 256), Sine()]
+    module = nn.Sequential(*layers, nn.Linear(256, 3))
+    with torch.no_grad():
+        for layer in module[2::2]:
+            layer.weight.uniform_(-((6 / 256) ** 0.5) / 30, (6 / 256) ** 0.5 / 30)
+    return module, torch.rand(n, 2) * 2 - 1
+
+
+class Mean(nn.Module):
+    """The mean over tokens."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The mean over tokens."""
+        return x.mean(1)
+
+
+def transformer(n: int, tokens: int, width: int, outputs: int) -> tuple[nn.Module, Tensor]:
+    layer = nn.TransformerEncoderLayer(width, 4, 4 * width, batch_first=True, norm_first=True)
+    encoder = nn.TransformerEncoder(layer, 4, enable_nested_tensor=False)
+    return nn.Sequential(encoder, Mean(), nn.Linear(width, outputs)).eval(), torch.randn(n, tokens, width)
+
+
+def gram_flops(n: int, d: int, width: int, depth: int) -> float:
+    """Forward, backward with respect to inputs, and the layer Gram without its symmetry."""
+    sizes = [(d, width)] + [(width, width)] * (depth - 1) + [(width, 1)]
+    return sum(4.0 * n * i * o + 2.0 * n * n * (i + 1 + o) for i, o in sizes)
+
+
+CASES = {
+    "mlp": Case(lambda: mlp(512, 512, 512, 4), gram_flops=gram_flops(512, 512, 512, 4)),
+    "mlp-4096": Case(lambda: mlp(4096, 2, 256, 3), rivals=(), gram_flops=gram_flops(4096, 2, 256, 3)),
+    "siren": Case(lambda: siren(512)),
+    "resnet": Case(lambda: resnet(64, 8, 10)),
+    "transformer": Case(lambda: transformer(16, 32, 128, 10)),
+}
+
+
+def split_parameters(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    return {k: p.detach() for k, p in module.named_parameters()}, dict(module.named_buffers())
+
+
+@contextmanager
+def plain_attention() -> Iterator[None]:
+    """The rivals' best footing: fused attention has no batching rule and no forward derivative."""
+    fast = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    with sdpa_kernel(SDPBackend.MATH):
+        yield
+    torch.backends.mha.set_fastpath_enabled(fast)
+
+
+@plain_attention()
+def contraction(module: nn.Module, x: Tensor) -> Tensor:
+    """The tutorial's empirical_ntk_jacobian_contraction, compute='trace', divided by C."""
+    params, buffers = split_parameters(module)
+
+    def single(p: dict[str, Tensor], row: Tensor) -> Tensor:
+        return functional_call(module, (p, buffers), (row.unsqueeze(0),)).squeeze(0)
+
+    jacobian = vmap(jacrev(single), (None, 0))(params, x)
+    parts = (j.flatten(2) for j in jacobian.values())
+    return (
+        torch.stack([torch.einsum("Naf,Maf->NM", j, j) for j in parts]).sum(0) / next(iter(jacobian.values())).shape[1]
+    )
+
+
+@plain_attention()
+def products(module: nn.Module, x: Tensor) -> Tensor:
+    """The tutorial's empirical_ntk_ntk_vps, compute='trace', divided by C."""
+    params, buffers = split_parameters(module)
+
+    def ntk(x1: Tensor, x2: Tensor) -> Tensor:
+        def f1(p: dict[str, Tensor]) -> Tensor:
+            return functional_call(module, (p, buffers), (x1.unsqueeze(0),)).squeeze(0)
+
+        def f2(p: dict[str, Tensor]) -> Tensor:
+            return functional_call(module, (p, buffers), (x2.unsqueeze(0),)).squeeze(0)
+
+        output, pull = vjp(f1, params)
+
+        def product(v: Tensor) -> Tensor:
+            return jvp(f2, (params,), pull(v))[1]
+
+        return vmap(product)(torch.eye(output.numel(), dtype=output.dtype))
+
+    K = vmap(vmap(ntk, (None, 0)), (0, None))(x, x)
+    return torch.einsum("NMKK->NM", K) / K.shape[-1]
+
+
+WAYS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
+    "ours": lambda module, x: empirical_ntk(module, x, progress=False),
+    "contraction": contraction,
+    "products": products,
+}
+
+
+def cpu_seconds(run: Callable[[], object]) -> float:
+    start = time.process_time()
+    run()
+    return time.process_time() - start
+
+
+def gemm_rate() -> float:
+    """Flops per CPU second of a float32 product of two 1024 x 1024 matrices."""
+    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
+    return 2 * 1024**3 / min(cpu_seconds(lambda: a @ b) for _ in range(10))
+
+
+def resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
+
+
+def peak_bytes(run: Callable[[], object]) -> int:
+    """The highest resident set during a call, beyond that before it."""
+    start, peak, done = resident(), [0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.002):
+            peak[0] = max(peak[0], resident())
+
+    thread = threading.Thread(target=watch)
+    thread.start()
+    try:
+        run()
+    finally:
+        peak[0] = max(peak[0], resident())
+        done.set()
+        thread.join()
+    return peak[0] - start
+
+
+def memory(case: str, way: str, threads: int) -> float:
+    """Peak MiB of one way, in a process of its own (allocators keep what they had)."""
+    command = [sys.executable, __file__, case, "--memory-of", way, "--threads", str(threads)]
+    answer = subprocess.run(command, capture_output=True, text=True, check=True)
+    return float(json.loads(answer.stdout.splitlines()[-1]))
+
+
+def compare(name: str, rounds: int, threads: int) -> dict[str, object]:
+    case = CASES[name]
+    torch.manual_seed(0)
+    module, x = case.make()
+    ways = ["ours", *case.rivals]
+    seconds: dict[str, list[float]] = {way: [] for way in ways}
+    rates, kernels = [], {}
+    WAYS["ours"](module, x[:4])
+    for k in range(rounds):
+        rates.append(gemm_rate())
+        for way in ways:
+            if way == "ours" or (k < 2 and sum(seconds[way]) < 10):
+                seconds[way].append(cpu_seconds(lambda w=way: kernels.__setitem__(w, WAYS[w](module, x))))
+    best = {way: min(times) for way, times in seconds.items()}
+    result: dict[str, object] = {"case": name, "cpu_seconds": best, "gemm_gflops": max(rates) / 1e9}
+    result["times_faster_than"] = {way: best[way] / best["ours"] for way in case.rivals}
+    result["largest_difference"] = {
+        way: float((kernels[way] - kernels["ours"]).abs().max() / kernels["ours"].abs().max()) for way in case.rivals
+    }
+    if case.gram_flops:
+        result["share_of_gemm_rate"] = case.gram_flops / best["ours"] / max(rates)
+    result["peak_mib"] = {way: memory(name, way, threads) for way in ways}
+    return result
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*", choices=[*CASES, []], default=list(CASES))
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--memory-of", choices=list(WAYS), help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    if arguments.memory_of:
+        torch.manual_seed(0)
+        module, x = CASES[arguments.cases[0]].make()
+        WAYS["ours"](module, x[:2])
+        print(json.dumps(peak_bytes(lambda: WAYS[arguments.memory_of](module, x)) / 2**20))
+        return
+    for name in arguments.cases:
+        print(json.dumps(compare(name, arguments.rounds, arguments.threads), indent=1), flush=True)
+
+
+if __name__ == "__main__":
+    main()
