@@ -134,8 +134,8 @@ def networks(width: int) -> None:
             train, test = split(len(x), 0)
             keep = train[:256]
             torch.manual_seed(0)
-            net = mlp(x.shape[1], y.shape[1], width=width, depth=2, bias_scale=0.5)
-            K = empirical_ntk(net, x[keep].float()).detach().double()
+            net = mlp(x.shape[1], y.shape[1], width=width, depth=1, bias_scale=0.5)
+            K = empirical_ntk(net, x[keep].float()).detach()
             affordable = [g for g in maps if getattr(g, "rank", 0) < 0.8 * len(keep)]
             s = suggest_spectral_map(K, y[keep], steps=100, maps=affordable)
             measured = {}
@@ -202,7 +202,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("what", choices=["kernels", "networks", "formulas"])
     parser.add_argument("--steps", type=int, default=None, help="the largest number of steps (kernels)")
-    parser.add_argument("--width", type=int, default=512, help="of the networks' two hidden layers")
+    parser.add_argument("--width", type=int, default=4096, help="of the networks' hidden layer")
     options = parser.parse_args()
     calls = {
         "kernels": lambda: kernels(options.steps),

@@ -37,7 +37,7 @@ def predict_descent(
     eigenvalues, V = spectrum.eigenvalues[:r], spectrum.eigenvectors[:, :r]
     mean = y.mean(0)
     projected = V.T @ (y - mean)
-    extended = cross @ V / (spectrum.n * eigenvalues)
+    extended = cross.to(V) @ V / (spectrum.n * eigenvalues)
     out = []
     for g in maps:
         f = filters(eigenvalues, spectrum.ratio(g)[:r], steps)
@@ -56,7 +56,7 @@ def held_out_errors(
     """Squared error at every point, predicted from the folds it is not in: one eigh per fold, and no training."""
     n = K.shape[0]
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).to(K.device)
-    errors = K.new_empty(len(maps), len(steps), n)
+    errors = y.new_empty(len(maps), len(steps), n)
     for held in order.chunk(min(folds, n)):
         known = torch.ones(n, dtype=torch.bool, device=K.device)
         known[held] = False

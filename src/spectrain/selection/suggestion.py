@@ -168,5 +168,6 @@ def _checked(
         half = given.eigenvectors[kept] * (n * given.eigenvalues).sqrt()
         K = half @ half.T
     else:
-        K = given[kept][:, kept].double()
-    return (K + K.T) / 2, y[kept].to(K).reshape(len(kept), -1)
+        # In its own precision: a spectrum must know what its kernel's rounding was.
+        K = given[kept][:, kept]
+    return (K + K.T) / 2, y[kept].to(K.device, torch.float64).reshape(len(kept), -1)

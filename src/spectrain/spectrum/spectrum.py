@@ -80,7 +80,8 @@ class Spectrum:
         pairs = _solve(K if K.dtype in (torch.float32, torch.float64) else K.float(), rank, init, tolerance, max_passes)
         values = pairs.values / n
         top, lowest = float(values[0].clamp(min=0)), float(values[-1])
-        _check_not_negative(lowest, top, n * eps)
+        # A float64 matrix may hold a float32 kernel: its negative eigenvalues raise the noise floor, and are no error.
+        _check_not_negative(lowest, top, n * max(eps, torch.finfo(torch.float32).eps))
         return cls(
             eigenvalues=values.clamp(min=0),
             eigenvectors=pairs.vectors,
@@ -209,7 +210,7 @@ def _checked_rank(K: Tensor, rank: int | None, init: Tensor | None) -> int:
 
 
 def _check_not_negative(lowest: float, top: float, rounding: float) -> None:
-    if lowest < -max(min(rounding, 0.1), 1e-12) * top:
+    if lowest < -min(rounding, 0.1) * top:
         raise InputError(
             f"The kernel matrix has the eigenvalue {lowest:.2e} (of K/n, the largest is {top:.2e}), which rounding "
             "cannot explain: it is not positive semi-definite. Check the kernel function, or compute it in float64."

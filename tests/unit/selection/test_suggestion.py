@@ -105,6 +105,13 @@ def test_a_spectrum_and_its_kernel_get_the_same_answer_and_the_answer_is_reprodu
     assert from_spectrum.best.predicted_error == pytest.approx(from_kernel.best.predicted_error, rel=1e-6)
 
 
+def test_a_float32_kernel_is_taken_as_it_is() -> None:
+    y = noisy(FINE, 0.3)
+    single, double = suggest_spectral_map(K.float(), y, steps=100), suggest_spectral_map(K, y, steps=100)
+    assert single.spectral_map == double.spectral_map
+    assert single.best.predicted_error == pytest.approx(double.best.predicted_error, rel=1e-4)
+
+
 def test_own_maps_budget_and_thinning() -> None:
     s = suggest_spectral_map(K, FINE, steps=7, maps=[ridge(1e-3)], max_points=100)
     assert {c.spectral_map for c in s.ranking} == {identity(), ridge(1e-3)}

@@ -104,6 +104,13 @@ def test_a_low_rank_kernel_resolves_only_its_rank_and_no_map_touches_the_rest() 
         torch.testing.assert_close(s.ratio(spectral_maps.flatten(rank=5)), s.ratio(spectral_maps.flatten()))
 
 
+def test_a_float32_kernel_in_float64_clothes_keeps_its_noise_floor() -> None:
+    K = kernel(60, power_law(60, 6.0)).float().double()
+    s = Spectrum.from_kernel(K)
+    assert 1e-12 < s.noise_floor < 1e-6
+    assert s.resolved < 60
+
+
 def test_a_zero_kernel_has_no_resolved_mode() -> None:
     s = Spectrum.from_kernel(torch.zeros(5, 5))
     assert s.resolved == 0
