@@ -6,7 +6,7 @@ Legend: n, m points; C outputs, E = C for the full kernel and 1 otherwise; k col
     a rule
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from copy import copy
 from typing import TYPE_CHECKING
 
@@ -146,15 +146,15 @@ class NTKOperator:
         """The full kernel pulls all outputs into one gradient; the trace keeps one per output."""
         v = v.view(-1, self._E, v.shape[1])
         out = v.new_zeros(self._sides[0].n, self._E, v.shape[2])
-        known = len(self._look.plan.rest) < len(self._network.params)
-        for outputs in [range(self._C)] if self._E > 1 else [range(c, c + 1) for c in range(self._C)]:
-            if known:
-                pulled = _pull(self._factors(1), v, outputs)
-                for rows, factors in self._factors(0):
-                    for names, g in pulled.items():
-                        if names in factors:
-                            out[rows] += _only(factors[names], outputs).push(g)
-            if self._look.plan.rest:
+        groups = [range(self._C)] if self._E > 1 else [range(c, c + 1) for c in range(self._C)]
+        if len(self._look.plan.rest) < len(self._network.params):
+            pulled = _pull(self._factors(1), v, groups)
+            for rows, factors in self._factors(0):
+                for names, gradients in pulled.items():
+                    for outputs, g in zip(groups, gradients, strict=True):
+                        out[rows] += _only(factors[names], outputs).push(g) if names in factors else 0
+        if self._look.plan.rest:
+            for outputs in groups:
                 self._product_by_autodiff(v, out, outputs)
         return out.flatten(0, 1)
 
@@ -176,12 +176,12 @@ def _only(factor: Factor, outputs: range) -> Factor:
 
 
 def _pull(
-    blocks: Iterable[tuple[slice, Factors]], v: Float[Tensor, "m E k"], outputs: range
-) -> dict[Names, Float[Tensor, "k p"]]:
-    """g = J2^T v of every layer."""
-    pulled: dict[Names, Tensor] = {}
+    blocks: Iterable[tuple[slice, Factors]], v: Float[Tensor, "m E k"], groups: Sequence[range]
+) -> dict[Names, list[Float[Tensor, "k p"]]]:
+    """g = J2^T v of every layer, for every group of outputs."""
+    pulled: dict[Names, list[Tensor]] = {}
     for rows, factors in blocks:
         for names, factor in factors.items():
-            g = _only(factor, outputs).pull(v[rows])
-            pulled[names] = pulled[names] + g if names in pulled else g
+            new = [_only(factor, outputs).pull(v[rows]) for outputs in groups]
+            pulled[names] = [a + b for a, b in zip(pulled[names], new, strict=True)] if names in pulled else new
     return pulled
