@@ -61,13 +61,7 @@ class RunHistory(pl.Callback):
         if self.rows or trainer.global_step > 0:
             return
         self.clock.stop()
-        was_training = pl_module.training
-        pl_module.eval()
-        _metrics(pl_module).reset()
-        with torch.no_grad():
-            for x, *_ in trainer.datamodule.val_dataloader():  # type: ignore[attr-defined]
-                _metrics(pl_module).update(pl_module(x.to(pl_module.device, pl_module.dtype)))
-        pl_module.train(was_training)
+        predict_all(pl_module, trainer.datamodule)  # type: ignore[attr-defined]
         self.record(trainer, pl_module)
         self.clock.start()
 
@@ -128,6 +122,17 @@ class RunHistory(pl.Callback):
         """Go on from an earlier part of the run."""
         self.rows, self.edges = list(state_dict["rows"]), list(state_dict["edges"])
         self.clock.seconds, self.clock.cpu_seconds = state_dict["seconds"], state_dict["cpu_seconds"]
+
+
+@torch.no_grad()
+def predict_all(pl_module: pl.LightningModule, data: Any) -> None:
+    """Fill the module's metrics with the predictions of the whole validation set at the present weights."""
+    was_training = pl_module.training
+    pl_module.eval()
+    _metrics(pl_module).reset()
+    for x, *_ in data.val_dataloader():
+        _metrics(pl_module).update(pl_module(x.to(pl_module.device, pl_module.dtype)))
+    pl_module.train(was_training)
 
 
 def _metrics(pl_module: pl.LightningModule) -> ImageMetrics:

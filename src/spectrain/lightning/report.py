@@ -20,7 +20,7 @@ from rich.table import Table
 
 import spectrain
 from spectrain import plots
-from spectrain.lightning.history import RunHistory
+from spectrain.lightning.history import RunHistory, predict_all
 from spectrain.lightning.module import WideNetworkModule
 from spectrain.lightning.spectrum_callback import SpectrumCallback
 from spectrain.spectrum.measures import condition_number
@@ -42,6 +42,7 @@ def finish_run(
 
     `baseline` is the history of the same run without the preconditioner, where there was one.
     """
+    predict_all(module, trainer.datamodule)  # type: ignore[attr-defined]  # a finished run that is resumed has none
     summary = summarize(trainer, module, history, spectrum)
     if baseline is not None:
         summary |= compare(history, baseline)

@@ -43,7 +43,7 @@ class SamplePreconditioner:
         self.spectral_map = spectral_map
         self._eigenvectors: Tensor | None = None  # [N, k] orthonormal
         self._ratio: Tensor | None = None  # [k]
-        self._last: tuple[Tensor, Tensor] | None = None  # (index, its orthonormal rows)
+        self._last: tuple[Tensor, int, tuple[Tensor, Tensor]] | None = None  # (index, its version, its factors)
 
     @property
     def ready(self) -> bool:
@@ -73,42 +73,45 @@ class SamplePreconditioner:
         """
         if self._eigenvectors is None or not output.requires_grad:
             return output
-        rows = self._rows(output, index)
-        ratio = self._ratio
-        assert ratio is not None
+        V, M = self._factors(output, index)
 
         def precondition(c: Tensor) -> Tensor:
-            return apply_sample(rows, ratio[: rows.shape[1]], c.to(rows.dtype)).to(c.dtype)
+            columns = c.reshape(len(c), -1).to(V.dtype)
+            return torch.addmm(columns, V, M @ (V.T @ columns), alpha=-1).reshape(c.shape).to(c.dtype)
 
         wrapped = output.view_as(output)  # the hook must not reach whatever else uses `output`
         wrapped.register_hook(precondition)
         return wrapped
 
-    def _rows(self, output: Tensor, index: Tensor | None) -> Tensor:
-        """Orthonormal rows [n, k] of the batch, on the output's device."""
-        table = self._eigenvectors
+    def _factors(self, output: Tensor, index: Tensor | None) -> tuple[Tensor, Tensor]:
+        """V [n, k] and M [k, k] of the batch, on the output's device: ``S = I - V M V^T``."""
+        self._move_to(output.device)
+        table, ratio = self._eigenvectors, self._ratio
         assert table is not None
-        if table.device != output.device:
-            self._eigenvectors = table = table.to(output.device)
-            self._ratio = None if self._ratio is None else self._ratio.to(output.device)
-            self._last = None
+        assert ratio is not None
         if index is None:
             if len(output) != len(table):
                 raise InputError(
                     f"A batch of {len(output)} rows meets a spectrum of {len(table)} training points: "
                     "pass each sample's row among them, S(output, index)."
                 )
-            return table
+            return table, torch.diag(1 - ratio)
         if len(index) != len(output):
             raise InputError(f"index has {len(index)} entries for a batch of {len(output)} rows; it needs one per row.")
-        if self._last is None or self._last[0] is not index:  # a full batch sends the same index at every step
+        # A full batch sends the same tensor at every step; its version counts changes made to it in place.
+        if self._last is None or self._last[0] is not index or self._last[1] != index._version:
             if len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(table):
                 raise InputError(
                     f"index reaches from {int(index.min())} to {int(index.max())}; "
                     f"the spectrum has rows 0 to {len(table) - 1}, one per training point."
                 )
-            self._last = (index, orthonormal_columns(table[index]))
-        return self._last[1]
+            self._last = (index, index._version, batch_factors(table[index], ratio))
+        return self._last[2]
+
+    def _move_to(self, device: torch.device) -> None:
+        if self._eigenvectors is not None and self._ratio is not None and self._eigenvectors.device != device:
+            self._eigenvectors, self._ratio = self._eigenvectors.to(device), self._ratio.to(device)
+            self._last = None
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors only; loads under ``weights_only=True``."""
@@ -120,19 +123,42 @@ class SamplePreconditioner:
         return self
 
 
-def orthonormal_columns(rows: Float[Tensor, "n k"]) -> Float[Tensor, "n q"]:
-    """Gram-Schmidt of the columns in their order, q = min(n, k), by Cholesky where that is safe and by QR elsewhere.
+def batch_factors(rows: Float[Tensor, "n k"], ratio: Float[Tensor, " k"]) -> tuple[Tensor, Tensor]:
+    """V and M with ``I - V M V^T = I - Q diag(1 - ratio) Q^T``, Q the rows orthonormalised in the order of the modes.
 
-    ``V^T V = L L^T``, ``Q = V L^-T``. Cholesky squares the condition number, which interpolated eigenvectors restricted
-    to a batch of n >> k rows keep near 1; it is several times faster than QR there.
+    With ``rows^T rows = L L^T``, ``Q = rows L^-T`` and so ``M = L^-T diag(1 - ratio) L^-1``: Q is never formed. A batch
+    with fewer rows than modes, or rows that are nearly dependent, takes V = Q from a QR decomposition.
+    """
+    L = _cholesky(rows)
+    if L is None:
+        Q, _ = torch.linalg.qr(rows)
+        return Q, torch.diag(1 - ratio[: Q.shape[1]])
+    inverse = torch.linalg.solve_triangular(L, torch.eye(len(L), dtype=L.dtype, device=L.device), upper=False)
+    return rows, inverse.T @ ((1 - ratio)[:, None] * inverse)
+
+
+def orthonormal_columns(rows: Float[Tensor, "n k"]) -> Float[Tensor, "n q"]:
+    """Gram-Schmidt of the columns in their order, q = min(n, k)."""
+    L = _cholesky(rows)
+    Q: Tensor
+    if L is None:
+        Q, _ = torch.linalg.qr(rows)
+    else:
+        Q = torch.linalg.solve_triangular(L.T, rows, upper=True, left=False)
+    return Q
+
+
+def _cholesky(rows: Tensor) -> Tensor | None:
+    """L with ``rows^T rows = L L^T``, or None where that loses digits.
+
+    It squares the condition number, which eigenvectors restricted to n >> k rows keep near 1, and is several times faster
+    than QR. ``diag(L)`` over the column norms is the part of each column that is new; 0.1 bounds the loss to two
+    digits.
     """
     n, k = rows.shape
-    if n >= 4 * k:
-        gram = rows.T @ rows
-        factor, info = torch.linalg.cholesky_ex(gram)
-        # diag(L) / diag(gram)^(1/2) is the part of each column that is new; 0.1 bounds the loss to two digits.
-        if not bool(info) and bool((factor.diagonal() > 0.1 * gram.diagonal().sqrt()).all()):
-            Q: Tensor = torch.linalg.solve_triangular(factor.T, rows, upper=True, left=False)
-            return Q
-    Q, _ = torch.linalg.qr(rows)
-    return Q
+    if n < 4 * k:
+        return None
+    gram = rows.T @ rows
+    L, info = torch.linalg.cholesky_ex(gram)
+    safe = not bool(info) and bool((L.diagonal() > 0.1 * gram.diagonal().sqrt()).all())
+    return L if safe else None

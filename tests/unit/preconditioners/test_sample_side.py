@@ -117,6 +117,21 @@ def test_a_new_spectrum_replaces_the_rows_kept_for_the_same_index() -> None:
         torch.testing.assert_close(output.grad, expected, rtol=1e-10, atol=1e-12)
 
 
+def test_an_index_changed_in_place_is_noticed() -> None:
+    spectrum = random_spectrum(40, 4)
+    S = SamplePreconditioner(spectral_maps.flatten())
+    S.update(spectrum, dtype=torch.float64)
+    index, c = torch.arange(20), torch.randn(20, 1, dtype=torch.float64)
+    for _ in range(2):
+        output = torch.zeros(20, 1, dtype=torch.float64, requires_grad=True)
+        (S(output, index) * c).sum().backward()
+        Q = torch.linalg.qr(spectrum.eigenvectors[index]).Q
+        torch.testing.assert_close(
+            output.grad, apply_sample(Q, spectrum.ratio(S.spectral_map), c), rtol=1e-9, atol=1e-10
+        )
+        index += 20
+
+
 def test_low_precision_gradients_keep_their_type() -> None:
     S = SamplePreconditioner(spectral_maps.power(0.5))
     S.update(random_spectrum(8, 3))
