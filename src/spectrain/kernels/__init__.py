@@ -3,6 +3,7 @@
 `empirical_ntk` computes it; `register_rule` and `Tape` teach it a new kind of layer (see `registry`).
 """
 
+from spectrain.kernels.distributed import rank_rows
 from spectrain.kernels.empirical import empirical_ntk
 from spectrain.kernels.infinite_width import infinite_width_nngp, infinite_width_ntk
 from spectrain.kernels.operator import NTKOperator
@@ -16,5 +17,6 @@ __all__ = [
     "empirical_ntk",
     "infinite_width_nngp",
     "infinite_width_ntk",
+    "rank_rows",
     "register_rule",
 ]

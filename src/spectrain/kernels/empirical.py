@@ -9,18 +9,14 @@ from typing import Literal, get_args, overload
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.distributed import ProcessGroup
 
 from spectrain.errors import InputError
 from spectrain.kernels import rules as _rules  # noqa: F401  (registers the rules of torch's own layers)
-from spectrain.kernels.blocks import Side, Split, compute, pass_work, split
-from spectrain.kernels.capture import UnknownUseError
-from spectrain.kernels.gram import Pair
+from spectrain.kernels.distributed import shared, world
 from spectrain.kernels.memory import budget_bytes
-from spectrain.kernels.network import Inputs, Network, rows_of, undisturbed
-from spectrain.kernels.planning import Look, look, widened
-from spectrain.kernels.progress import Progress
-from spectrain.kernels.sinks import Sink
-from spectrain.kernels.uses import Names
+from spectrain.kernels.network import Inputs, Network, undisturbed
+from spectrain.kernels.run import Run
 
 Outputs = Literal["trace", "sum", "full"]
 Method = Literal["auto", "layerwise", "jacobian"]
@@ -40,6 +36,8 @@ def empirical_ntk(
     dtype: torch.dtype | None = None,
     memory_budget: int | float | str | None = None,
     out: Tensor | None = None,
+    process_group: ProcessGroup | None = None,
+    gather: bool = True,
     progress: bool = True,
 ) -> Float[Tensor, "n m *outputs"]: ...
 
@@ -57,6 +55,8 @@ def empirical_ntk(
     dtype: torch.dtype | None = None,
     memory_budget: int | float | str | None = None,
     out: None = None,
+    process_group: ProcessGroup | None = None,
+    gather: bool = True,
     progress: bool = True,
 ) -> dict[str, Float[Tensor, "n m *outputs"]]: ...
 
@@ -73,6 +73,8 @@ def empirical_ntk(
     dtype: torch.dtype | None = None,
     memory_budget: int | float | str | None = None,
     out: Tensor | None = None,
+    process_group: ProcessGroup | None = None,
+    gather: bool = True,
     progress: bool = True,
 ) -> Tensor | dict[str, Tensor]:
     """The empirical NTK K = J1 J2^T of a module, exact, without per-sample gradients where a layer is known.
@@ -91,8 +93,9 @@ def empirical_ntk(
 
     `dtype` computes in another precision than the network's own, which is never below float32. `memory_budget` ("2GiB",
     or bytes; default half of what is free) bounds everything beyond K. `out` takes the result: a tensor on any
-    device, or `torch.from_numpy` of a `numpy.memmap`. Work over two seconds shows its progress on stderr unless
-    `progress=False`. The module's mode, hooks, gradients, buffers and random numbers stay as they were.
+    device, or `torch.from_numpy` of a `numpy.memmap`. With a `process_group` of torch.distributed every rank calls with
+    the same module and points and computes its share; it gets all of K, or with `gather=False` its rows (`rank_rows`).
+    Work over two seconds shows its progress on stderr unless `progress=False`. The module's mode, hooks, gradients, buffers and random numbers stay as they were.
 
     Raises InputError for inputs or modules that have no kernel (batch normalisation in training mode, active dropout,
     outputs that are not finite, ...), naming the module and the way out.
@@ -107,60 +110,13 @@ def empirical_ntk(
         )
     network = Network(module, params=params, dtype=dtype)
     with undisturbed(network):
-        budget = budget_bytes(memory_budget, network.device)
+        # Ranks on one machine share its memory; each GPU is its rank's own.
+        ranks = world(process_group) if network.device.type == "cpu" and memory_budget is None else 1
+        budget = budget_bytes(memory_budget, network.device) // ranks
         rest = frozenset(network.params) if method == "jacobian" else frozenset[str]()
-        probe = x1 if x2 is None or rows_of(x1) >= rows_of(x2) else x2
-        while True:
-            try:
-                seen = look(network, probe, outputs, rest, strict=method == "layerwise", apart=per_parameter)
-                kernels = _compute(network, x1, x2, seen, budget, out, progress)
-                break
-            except UnknownUseError as found:
-                rest = widened(rest, found, method == "layerwise")
+        run = Run(network, outputs, rest, method == "layerwise", per_parameter, budget, progress)
+        if process_group is None:
+            kernels = run.kernels(x1, x2, out)
+        else:
+            kernels = shared(run, x1, x2, process_group, gather=gather, out=out)
     return kernels if per_parameter else next(iter(kernels.values()))
-
-
-def _compute(
-    network: Network, x1: Inputs, x2: Inputs | None, seen: Look, budget: int, out: Tensor | None, show: bool
-) -> dict[str, Tensor]:
-    """The kernel, or every parameter's, by name."""
-    n, m = rows_of(x1), rows_of(x1 if x2 is None else x2)
-    full = seen.plan.outputs == "full"
-    E = seen.C if full else 1
-    shape = (n, m, E, E) if full else (n, m)
-    like = torch.empty(0, dtype=network.dtype, device=network.device)
-    keys = tuple(network.params) if seen.plan.apart else ("",)
-    sinks = {key: Sink(_result(out, shape, like), E, like) for key in keys}
-    in_place = next(iter(sinks.values())).in_place()
-    sizes = split(seen, n, m, x2 is None, budget, 0 if in_place else E * E * like.element_size())
-    bar = Progress("kernel", _work(seen, n, m, x2 is None, sizes, E), show=show)
-    left = Side(network, x1, seen, sizes.pass_bytes, bar)
-    right = None if x2 is None else Side(network, x2, seen, sizes.pass_bytes, bar)
-
-    def sink(names: Names) -> Sink:
-        return sinks[names[0] if seen.plan.apart else ""]
-
-    try:
-        compute(left, right, sizes, sink, bar)
-    finally:
-        bar.close()
-    return {key: sink.out for key, sink in sinks.items()}
-
-
-def _result(out: Tensor | None, shape: tuple[int, ...], like: Tensor) -> Tensor:
-    if out is None:
-        return like.new_zeros(shape)
-    if out.shape != shape:
-        raise InputError(f"out has shape {tuple(out.shape)}; this kernel needs {shape}.")
-    return out.zero_()
-
-
-def _work(seen: Look, n: int, m: int, symmetric: bool, sizes: Split, E: int) -> float:
-    """Flops, roughly, of all passes and products, for the progress line."""
-    blocks = -(-n // sizes.rows)
-    passes = (
-        pass_work(seen, n) + pass_work(seen, m) * (blocks - 1) / 2 if symmetric else pass_work(seen, n + m * blocks)
-    )
-    few = next(iter(seen.sample.values())).n
-    scale = n * m * (0.5 if symmetric else 1.0) / few**2
-    return passes + scale * sum(min(Pair(f, f, False, 0).flops(E)) for f in seen.sample.values())

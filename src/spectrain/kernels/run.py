@@ -1,0 +1,94 @@
+"""One computation of a kernel: look, plan, compute, and once more where the data show a use that the look did not.
+
+Legend: n, m points; C outputs, E = C for the full kernel and 1 otherwise.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from spectrain.errors import InputError
+from spectrain.kernels.blocks import Side, Split, compute, pass_work, split
+from spectrain.kernels.capture import UnknownUseError
+from spectrain.kernels.gram import Pair
+from spectrain.kernels.network import Inputs, Network, rows_of
+from spectrain.kernels.planning import Look, look, widened
+from spectrain.kernels.progress import Progress
+from spectrain.kernels.sinks import Sink
+from spectrain.kernels.uses import Names
+
+
+@dataclass
+class Run:
+    """What is asked for; `kernels` computes it for given points."""
+
+    network: Network
+    outputs: str
+    rest: frozenset[str]  # parameters of the Jacobian path, as far as known
+    strict: bool  # refuse parameters without a rule
+    apart: bool  # a kernel per parameter
+    budget: int  # bytes beyond K
+    show: bool  # progress
+    _seen: Look | None = field(default=None, init=False)
+
+    def kernels(self, x1: Inputs, x2: Inputs | None, out: Tensor | None = None) -> dict[str, Tensor]:
+        """The kernel, or every parameter's, by name."""
+        probe = x1 if x2 is None or rows_of(x1) >= rows_of(x2) else x2
+        while True:
+            try:
+                return _compute(self.network, x1, x2, self.look(probe), self.budget, out, self.show)
+            except UnknownUseError as found:
+                self.rest, self._seen = widened(self.rest, found, self.strict), None
+
+    def look(self, x: Inputs) -> Look:
+        """The first look, at these points."""
+        if self._seen is None:
+            self._seen = look(self.network, x, self.outputs, self.rest, strict=self.strict, apart=self.apart)
+        return self._seen
+
+
+def _compute(
+    network: Network, x1: Inputs, x2: Inputs | None, seen: Look, budget: int, out: Tensor | None, show: bool
+) -> dict[str, Tensor]:
+    """The kernel, or every parameter's, by name."""
+    n, m = rows_of(x1), rows_of(x1 if x2 is None else x2)
+    full = seen.plan.outputs == "full"
+    E = seen.C if full else 1
+    shape = (n, m, E, E) if full else (n, m)
+    like = torch.empty(0, dtype=network.dtype, device=network.device)
+    keys = tuple(network.params) if seen.plan.apart else ("",)
+    sinks = {key: Sink(_result(out, shape, like), E, like) for key in keys}
+    in_place = next(iter(sinks.values())).in_place()
+    sizes = split(seen, n, m, x2 is None, budget, 0 if in_place else E * E * like.element_size())
+    bar = Progress("kernel", _work(seen, n, m, x2 is None, sizes, E), show=show)
+    left = Side(network, x1, seen, sizes.pass_bytes, bar)
+    right = None if x2 is None else Side(network, x2, seen, sizes.pass_bytes, bar)
+
+    def sink(names: Names) -> Sink:
+        return sinks[names[0] if seen.plan.apart else ""]
+
+    try:
+        compute(left, right, sizes, sink, bar)
+    finally:
+        bar.close()
+    return {key: sink.out for key, sink in sinks.items()}
+
+
+def _result(out: Tensor | None, shape: tuple[int, ...], like: Tensor) -> Tensor:
+    if out is None:
+        return like.new_zeros(shape)
+    if out.shape != shape:
+        raise InputError(f"out has shape {tuple(out.shape)}; this kernel needs {shape}.")
+    return out.zero_()
+
+
+def _work(seen: Look, n: int, m: int, symmetric: bool, sizes: Split, E: int) -> float:
+    """Flops, roughly, of all passes and products, for the progress line."""
+    blocks = -(-n // sizes.rows)
+    passes = (
+        pass_work(seen, n) + pass_work(seen, m) * (blocks - 1) / 2 if symmetric else pass_work(seen, n + m * blocks)
+    )
+    few = next(iter(seen.sample.values())).n
+    scale = n * m * (0.5 if symmetric else 1.0) / few**2
+    return passes + scale * sum(min(Pair(f, f, False, 0).flops(E)) for f in seen.sample.values())
