@@ -5,19 +5,48 @@ from collections.abc import Mapping
 from typing import Any
 
 import pytorch_lightning as pl
+from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 from torch import nn
+from torch.optim import Optimizer
 
 from spectrain.errors import InputError
 from spectrain.lightning import WideNetworkModule
 from spectrain.metrics import ImageMetrics
 from spectrain.models import center_output
 
+# What a person may switch off is the rest.
+REQUIRED = ("data", "model", "optimizer", "trainer", "callbacks", "paths")
+
+
+def check_groups(cfg: DictConfig) -> None:
+    """Refuse a configuration that lacks what every run needs.
+
+    Raises:
+        InputError: naming the group.
+    """
+    for key in REQUIRED:
+        if not isinstance(cfg.get(key), DictConfig):
+            raise InputError(f"{key} is missing, and no run can do without it; leave ~{key} out.")
+    for key in ("data", "model", "optimizer", "trainer"):
+        if not is_on(cfg, key):
+            raise InputError(f"{key}._target_ is null or missing; it must be the dotted name of a class.")
+    for name, settings in cfg.callbacks.items():
+        if not isinstance(settings, DictConfig):
+            raise InputError(f"callbacks.{name}={settings} must be a group with a _target_, or be left out.")
+
+
+def is_on(cfg: DictConfig, key: str) -> bool:
+    """Whether a group is there and makes something (``preconditioner=none`` does not)."""
+    settings = cfg.get(key)
+    return isinstance(settings, DictConfig) and settings.get("_target_") is not None
+
 
 def build_data(cfg: DictConfig) -> Any:
     """The data module of ``data=``."""
-    return _instantiate(cfg.data)
+    return build(cfg, "data")
 
 
 def build_network(cfg: DictConfig, data: Any) -> nn.Module:
@@ -45,10 +74,12 @@ def build_network(cfg: DictConfig, data: Any) -> nn.Module:
 
 def build_module(cfg: DictConfig, network: nn.Module, data: Any, config_yaml: str) -> WideNetworkModule:
     """Network, optimizer, schedule, preconditioner and metrics in one LightningModule."""
+    optimizer, schedule = build(cfg, "optimizer"), build(cfg, "schedule")
+    _try_optimizer(cfg, network, optimizer, schedule)
     return WideNetworkModule(
         network,
-        build(cfg, "optimizer"),
-        schedule=build(cfg, "schedule"),
+        optimizer,
+        schedule=schedule,
         preconditioner=build(cfg, "preconditioner"),
         metrics=ImageMetrics(data.image, data.heldout_mask),
         config_yaml=config_yaml,
@@ -56,11 +87,25 @@ def build_module(cfg: DictConfig, network: nn.Module, data: Any, config_yaml: st
     )
 
 
+def _try_optimizer(cfg: DictConfig, network: nn.Module, optimizer: Any, schedule: Any) -> None:
+    """Make both once and throw them away: what they do not accept must be said before a folder is made."""
+    key = "optimizer"
+    try:
+        made = optimizer(network.parameters())
+        if not isinstance(made, Optimizer):
+            raise TypeError("it does not make a torch.optim.Optimizer; keep optimizer._partial_=true")
+        if schedule is not None:
+            key = "schedule"
+            schedule(made)
+    except Exception as error:
+        raise _constructor_error(key, cfg[key]["_target_"], error) from error
+
+
 def build(cfg: DictConfig, key: str) -> Any:
     """What the ``_target_`` of a group makes; None when it is null (``preconditioner=none``, ``logger=none``)."""
-    settings = cfg.get(key)
-    if settings is None or settings.get("_target_") is None:
+    if not is_on(cfg, key):
         return None
+    settings = cfg[key]
     try:
         return _instantiate(settings)
     except InputError:
@@ -74,15 +119,15 @@ def build_callbacks(cfg: DictConfig) -> list[pl.Callback]:
     return [build(cfg.callbacks, name) for name in cfg.callbacks or {}]
 
 
-def build_trainer(cfg: DictConfig, callbacks: list[pl.Callback], loggers: list[Any]) -> pl.Trainer:
-    """The Trainer of ``trainer=``; an endless epoch that stops by max_steps, validated by steps."""
+def build_trainer(cfg: DictConfig, callbacks: list[pl.Callback]) -> pl.Trainer:
+    """The Trainer of ``trainer=``; an endless epoch that stops by max_steps, validated by steps. It has no logger."""
     fixed = {
         "max_epochs": -1,
         "check_val_every_n_epoch": None,
         "num_sanity_val_steps": 0,
         "enable_model_summary": False,
         "callbacks": callbacks,
-        "logger": loggers,
+        "logger": False,
         "default_root_dir": cfg.paths.run_dir,
     }
     settings = {**cfg.trainer, "val_check_interval": min(cfg.trainer.val_check_interval, cfg.trainer.max_steps)}
@@ -108,7 +153,9 @@ def _constructor_error(key: str, target: str, error: BaseException) -> Exception
     while cause is not None:
         if isinstance(cause, InputError):
             return cause
-        if isinstance(cause, (TypeError, ValueError)) and cause.__cause__ is None:
+        if isinstance(cause, (TypeError, ValueError, MisconfigurationException)) and cause.__cause__ is None:
             return InputError(f"{key} ({target}) does not accept these settings: {cause}")
+        if isinstance(cause, InstantiationException) and cause.__cause__ is None:  # Hydra's own, of a _target_ inside
+            return InputError(f"{key} ({target}) cannot be made: {cause}")
         cause = cause.__cause__
     return error if isinstance(error, Exception) else RuntimeError(str(error))

@@ -11,6 +11,8 @@ def parameterized_lr(rate: float, parameterization: str, width: int) -> float:
     Weights of the NTK parameterisation are ``sqrt(width / 2)`` times larger for the same function (ReLU gain), and a
     step of Adam or SOAP has the size of the rate whatever the gradient's: the rate grows as they do.
     """
+    if isinstance(width, bool) or not isinstance(width, int | float) or not width > 0:
+        return math.nan  # model.width is refused by its own rule, in better words than an error here would get
     scale = math.sqrt(width / 2) if parameterization == "ntk" else 1.0
     return float(f"{rate * scale:.3g}")
 

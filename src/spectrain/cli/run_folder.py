@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import yaml
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 import spectrain
 from spectrain.errors import InputError
@@ -21,6 +23,8 @@ def load_checkpoint(path: str) -> dict[str, Any]:
     Raises:
         InputError: it is missing, a directory, truncated, wants to run code, or was not written by spectrain.
     """
+    if not isinstance(path, str) or not path:
+        raise InputError(f"ckpt_path={path!r} is not a path; give a file such as runs/NAME/checkpoints/last.ckpt.")
     file = Path(path)
     if not file.exists():
         raise InputError(f"ckpt_path={path} does not exist; give a file such as runs/NAME/checkpoints/last.ckpt.")
@@ -34,9 +38,22 @@ def load_checkpoint(path: str) -> dict[str, Any]:
         raise InputError(
             f"ckpt_path={path} is not a checkpoint that can be loaded safely: it is truncated, broken, or holds code."
         ) from error
-    if not isinstance(checkpoint, dict) or "spectrain_version" not in checkpoint or "config" not in checkpoint:
+    if not _is_ours(checkpoint):
         raise InputError(f"ckpt_path={path} was not written by spectrain; it holds no configuration of a run.")
-    return checkpoint
+    found: dict[str, Any] = checkpoint
+    return found
+
+
+def _is_ours(checkpoint: Any) -> bool:
+    if not isinstance(checkpoint, dict) or not {"spectrain_version", "config", "state_dict"} <= checkpoint.keys():
+        return False
+    try:
+        config = OmegaConf.create(checkpoint["config"])
+    except (OmegaConfBaseException, yaml.YAMLError):
+        return False
+    return isinstance(config, DictConfig) and all(
+        isinstance(config.get(key), DictConfig) for key in ("data", "model", "paths")
+    )
 
 
 def resumed_config(cfg: DictConfig, checkpoint: dict[str, Any], overrides: list[str]) -> DictConfig:
@@ -55,6 +72,8 @@ def resumed_config(cfg: DictConfig, checkpoint: dict[str, Any], overrides: list[
         for key in keys:
             if not key.startswith("hydra"):
                 OmegaConf.update(merged, key, OmegaConf.select(cfg, key), merge=False, force_add=True)
+        if not {"paths", "paths.run_dir"} & set(keys):
+            merged.paths.run_dir = None  # the folder in which the checkpoint lies now, wherever it was written
         merged.ckpt_path = cfg.ckpt_path
         merged.allow_targets = cfg.allow_targets  # what a checkpoint allows itself does not count
     changes = list(_differences(_fixed(saved), _fixed(merged)))

@@ -3,6 +3,7 @@
 import copy
 import logging
 import os
+import re
 import shlex
 import sys
 import warnings
@@ -14,6 +15,7 @@ import hydra
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.utilities.exceptions import SIGTERMException
 
 from spectrain.cli import build
 from spectrain.cli.allowlist import check_targets
@@ -34,6 +36,8 @@ from spectrain.lightning import (
     WideNetworkModule,
 )
 from spectrain.lightning.report import finish_run
+
+TERMINATED = 143  # exit code after SIGTERM, as shells report it
 
 
 @dataclass
@@ -60,11 +64,12 @@ def train(cfg: DictConfig, overrides: list[str] | None = None, task: str = "imag
     if cfg.ckpt_path is not None:
         cfg = resumed_config(cfg, load_checkpoint(cfg.ckpt_path), overrides or [])
     validate(cfg)
+    build.check_groups(cfg)
     check_targets(cfg, cfg.allow_targets)
     folder = choose_run_folder(cfg, task)
     run = fit(cfg, folder)
     baseline = None
-    if cfg.baseline and cfg.preconditioner.get("_target_") is not None and not run.interrupted:
+    if cfg.baseline and build.is_on(cfg, "preconditioner") and not run.interrupted:
         baseline = fit_baseline(cfg, folder)
     summary = finish_run(
         folder, run.trainer, run.module, run.history, run.spectrum, baseline=baseline, figures=cfg.figures
@@ -88,22 +93,30 @@ def fit(cfg: DictConfig, folder: Path) -> Run:
     spectrum = next((c for c in callbacks if isinstance(c, SpectrumCallback)), None)
     if spectrum is None:
         raise InputError("callbacks.spectrum is missing: a run needs spectrain.lightning.SpectrumCallback.")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # it is said when the callback chooses them
+        spectrum.landmarks(data, data.train_x)  # refuses what it must before anything is written
     history, interrupt = RunHistory(spectrum), GracefulInterrupt()
     own = [history, spectrum, RandomState(), interrupt, TrainingProgress()]
 
-    make_run_folder(folder, cfg)
-    loggers = [MetricsCSV(folder), *filter(None, [build.build(cfg, "logger")])]
-    trainer = build.build_trainer(cfg, [*own, *(c for c in callbacks if c is not spectrum)], loggers)
+    trainer = build.build_trainer(cfg, [*own, *(c for c in callbacks if c is not spectrum)])
+    make_run_folder(folder, cfg)  # from here on something is written
+    trainer.loggers = [MetricsCSV(folder), *filter(None, [build.build(cfg, "logger")])]
     print(f"run folder: {folder}", flush=True)
-    trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
+    try:
+        trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
+    except SIGTERMException:
+        sys.exit(TERMINATED)  # Lightning's own exit code would be 0
+    except SystemExit as end:  # Lightning's answer to a second Ctrl-C
+        raise KeyboardInterrupt from end
     return Run(folder, trainer, module, history, spectrum, interrupt.interrupted)
 
 
 def fit_baseline(cfg: DictConfig, folder: Path) -> RunHistory | None:
     """The same run without the preconditioner, in RUN/baseline, for the gain; None when it did not come to its end."""
     without = copy.deepcopy(cfg)
-    without.preconditioner = {"_target_": None}
-    without.logger = {"_target_": None}
+    for key in ("preconditioner", "logger"):
+        OmegaConf.update(without, key, {"_target_": None}, merge=False, force_add=True)
     without.ckpt_path = None
     print("now the same without the preconditioner, for comparison (baseline=false leaves it out)")
     try:
@@ -116,9 +129,11 @@ def fit_baseline(cfg: DictConfig, folder: Path) -> RunHistory | None:
 
 def resume_command(folder: Path) -> str:
     """What a person types to go on with the run in `folder`, in the way this run was started."""
-    override = f"ckpt_path={folder}/checkpoints/last.ckpt"
+    path = f"{folder}/checkpoints/last.ckpt"
+    plain = re.fullmatch(r"[\w./:@+-]+", path, re.ASCII)
+    override = f"ckpt_path={path}" if plain else "ckpt_path='{}'".format(path.replace("'", "\\'"))  # Hydra's quotes
     if "SPECTRAIN_ARGS" in os.environ:  # started by make
-        return f'make train ARGS="{override}"'
+        return f'make train ARGS="{override}"' if plain else f"make train ARGS={shlex.quote(shlex.quote(override))}"
     program = Path(sys.argv[0])
     return shlex.join([*(["python", str(program)] if program.suffix == ".py" else [program.name]), override])
 

@@ -52,6 +52,7 @@ non_negative_float = Rule(
 )
 boolean = Rule(lambda value: isinstance(value, bool), "true or false")
 seed = Rule(lambda value: _is_int(value) and 0 <= value < 2**32, "a whole number from 0 to 4294967295")
+path = Rule(lambda value: isinstance(value, str) and value != "", "the path of a file or folder, as a text")
 text_list = Rule(
     lambda value: OmegaConf.is_list(value) and all(isinstance(item, str) for item in value),
     "a list of texts, such as [mylab.networks]",
@@ -63,6 +64,10 @@ RULES: dict[str, Rule] = {
     "figures": boolean,
     "show_traceback": boolean,
     "allow_targets": text_list,
+    "ckpt_path": optional(path),
+    "paths.output_dir": path,
+    "paths.run_dir": optional(path),
+    "output_dir": optional(path),
     "size": optional(positive_int),
     "data.size": positive_int,
     "data.batch_size": optional(positive_int),
@@ -171,7 +176,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, float) and math.isnan(value):
         return "nan"
     if OmegaConf.is_config(value):
-        return "[...]" if OmegaConf.is_list(value) else "{...}"
+        return str(OmegaConf.to_container(value))
     return f"'{value}'" if isinstance(value, str) else str(value)
 
 

@@ -125,6 +125,7 @@ def wandb_logger(
         dir=str(run_dir),
         id=run_id,
         resume="allow" if mode == "online" else None,
+        reinit="finish_previous",  # of a job in this process that failed; wandb would go on in its run
         settings=wandb.Settings(silent=True, console="off", x_disable_stats=False),
     )
     return WandbLogger(experiment=run)

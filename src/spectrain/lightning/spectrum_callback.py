@@ -57,12 +57,24 @@ class SpectrumCallback(pl.Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         parameter = next(pl_module.parameters())
         self._x = data.train_x.to(parameter.device, parameter.dtype)
-        self._landmarks = choose_landmarks(
-            self._x, self.subset_size, extension=self.extension, grid_shape=getattr(data, "grid_shape", None)
+        self._landmarks = self.landmarks(data, self._x)
+
+    def landmarks(self, data: Any, x: Tensor) -> Landmarks:
+        """Those that this callback will use on the data module's training points x [n, d].
+
+        Raises:
+            InputError: the rank is above their number, or the data do not allow the extension.
+        """
+        chosen = choose_landmarks(
+            x, self.subset_size, extension=self.extension, grid_shape=getattr(data, "grid_shape", None)
         )
-        m = len(self._landmarks.points)
+        m = len(chosen.points)
         if self.rank > m:
-            raise InputError(f"spectrum.rank={self.rank} is above the {m} landmarks that the data allow.")
+            raise InputError(
+                f"spectrum.rank={self.rank} is above the {m} landmarks that spectrum.subset_size={self.subset_size} "
+                f"gives on {len(x)} training points; it must be at most {m}."
+            )
+        return chosen
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Without a preconditioner: one measurement, before the clock starts, charged to nobody."""
