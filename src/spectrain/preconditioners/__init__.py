@@ -1,7 +1,8 @@
 """What acts on a gradient: the sample-side preconditioner and the landmarks that feed it."""
 
 from spectrain.preconditioners.landmarks import EXTENSIONS, Landmarks, choose_landmarks, interpolate_grid
-from spectrain.preconditioners.sample_side import SamplePreconditioner, apply_sample, orthonormal_columns
+from spectrain.preconditioners.orthonormal import orthonormal_columns
+from spectrain.preconditioners.sample_side import SamplePreconditioner, apply_sample
 
 __all__ = [
     "EXTENSIONS",

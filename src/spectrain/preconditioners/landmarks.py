@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from spectrain.errors import InputError, SpectrainWarning
 from spectrain.kernels import empirical_ntk
-from spectrain.preconditioners.sample_side import orthonormal_columns
+from spectrain.preconditioners.orthonormal import orthonormal_columns
 from spectrain.spectrum import Spectrum
 
 Extension = Literal["auto", "interpolate", "nystrom", "exact"]

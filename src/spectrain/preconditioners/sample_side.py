@@ -7,9 +7,11 @@ from typing import Any, Self
 
 import torch
 from jaxtyping import Float, Integer
-from torch import Tensor
+from torch import Tensor, nn
 
 from spectrain.errors import InputError
+from spectrain.preconditioners.landmarks import choose_landmarks
+from spectrain.preconditioners.orthonormal import safe_cholesky
 from spectrain.spectral_maps import SpectralMap
 from spectrain.spectrum import Spectrum
 
@@ -33,9 +35,10 @@ class SamplePreconditioner:
     ::
 
         S = SamplePreconditioner(spectral_maps.power(0.5))
+        S.refresh(model, x)  # every so often: the kernel moves with the weights
         loss = criterion(S(model(x)), y)  # loss of model(x), gradient of the output multiplied by S
 
-    Until the first `update` it is the identity. `update` takes eigenvectors at all N training points; a minibatch
+    Until the first `refresh` or `update` it is the identity. `update` takes eigenvectors at all N training points; a minibatch
     names its rows by `index`, and S is built from those rows, orthonormalised in the order of the modes.
     """
 
@@ -43,7 +46,9 @@ class SamplePreconditioner:
         self.spectral_map = spectral_map
         self._eigenvectors: Tensor | None = None  # [N, k] orthonormal
         self._ratio: Tensor | None = None  # [k]
-        self._last: tuple[Tensor, int, tuple[Tensor, Tensor]] | None = None  # (index, its version, its factors)
+        # (index, its version, its factors)
+        self._last: tuple[Tensor, int, tuple[Tensor, Tensor]] | None = None
+        self._landmark_spectrum: Spectrum | None = None  # of the last refresh, where the next one starts
 
     @property
     def ready(self) -> bool:
@@ -62,6 +67,32 @@ class SamplePreconditioner:
         self._eigenvectors = spectrum.eigenvectors.to(dtype)
         self._ratio = ratio.to(self._eigenvectors)
         self._last = None
+
+    def refresh(
+        self,
+        model: nn.Module,
+        x: Tensor,
+        *,
+        rank: int = 64,
+        subset_size: int = 1024,
+        extension: str = "auto",
+        grid_shape: tuple[int, int] | None = None,
+    ) -> Spectrum:
+        """Recompute the top `rank` modes of the tangent kernel of `model` on landmarks of x [N, ...], and take them.
+
+        Uses all points when there are at most `subset_size`; see `choose_landmarks` for the rest. Starts from the modes
+        of the last refresh. Returns the spectrum on the landmarks.
+
+        Raises:
+            InputError: settings that the points do not allow, a kernel that is not finite; the old S then stays.
+        """
+        landmarks = choose_landmarks(x, min(subset_size, len(x)), extension=extension, grid_shape=grid_shape)
+        last = self._landmark_spectrum
+        init = last.eigenvectors if last is not None and last.n == len(landmarks.points) else None
+        spectrum = landmarks.spectrum(model, min(rank, len(landmarks.points)), init)
+        self.update(landmarks.extend(spectrum, x, model), dtype=x.dtype if x.is_floating_point() else torch.float32)
+        self._landmark_spectrum = spectrum
+        return spectrum
 
     def __call__(self, output: Float[Tensor, "n *C"], index: Integer[Tensor, " n"] | None = None) -> Tensor:
         """Return `output` unchanged; in the backward pass its gradient c becomes S c.
@@ -129,36 +160,9 @@ def batch_factors(rows: Float[Tensor, "n k"], ratio: Float[Tensor, " k"]) -> tup
     With ``rows^T rows = L L^T``, ``Q = rows L^-T`` and so ``M = L^-T diag(1 - ratio) L^-1``: Q is never formed. A batch
     with fewer rows than modes, or rows that are nearly dependent, takes V = Q from a QR decomposition.
     """
-    L = _cholesky(rows)
+    L = safe_cholesky(rows)
     if L is None:
         Q, _ = torch.linalg.qr(rows)
         return Q, torch.diag(1 - ratio[: Q.shape[1]])
     inverse = torch.linalg.solve_triangular(L, torch.eye(len(L), dtype=L.dtype, device=L.device), upper=False)
     return rows, inverse.T @ ((1 - ratio)[:, None] * inverse)
-
-
-def orthonormal_columns(rows: Float[Tensor, "n k"]) -> Float[Tensor, "n q"]:
-    """Gram-Schmidt of the columns in their order, q = min(n, k)."""
-    L = _cholesky(rows)
-    Q: Tensor
-    if L is None:
-        Q, _ = torch.linalg.qr(rows)
-    else:
-        Q = torch.linalg.solve_triangular(L.T, rows, upper=True, left=False)
-    return Q
-
-
-def _cholesky(rows: Tensor) -> Tensor | None:
-    """L with ``rows^T rows = L L^T``, or None where that loses digits.
-
-    It squares the condition number, which eigenvectors restricted to n >> k rows keep near 1, and is several times faster
-    than QR. ``diag(L)`` over the column norms is the part of each column that is new; 0.1 bounds the loss to two
-    digits.
-    """
-    n, k = rows.shape
-    if n < 4 * k:
-        return None
-    gram = rows.T @ rows
-    L, info = torch.linalg.cholesky_ex(gram)
-    safe = not bool(info) and bool((L.diagonal() > 0.1 * gram.diagonal().sqrt()).all())
-    return L if safe else None

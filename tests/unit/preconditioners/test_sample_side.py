@@ -199,6 +199,23 @@ def test_dependent_columns_fall_back_to_qr() -> None:
     torch.testing.assert_close(Q.T @ Q, torch.eye(3), rtol=0, atol=1e-5)
 
 
+def test_refresh_is_kernel_spectrum_extension_and_update() -> None:
+    torch.manual_seed(0)
+    x = torch.rand(30, 2, dtype=torch.float64)
+    model = spectrain.models.mlp(2, 1, width=32, depth=1).double()
+    S = SamplePreconditioner(spectral_maps.power(0.5))
+    for _ in range(2):  # the second one starts from the first
+        S.refresh(model, x, rank=5)
+    exact = Spectrum.from_kernel(spectrain.empirical_ntk(model, x), rank=5)
+    output = torch.zeros(30, 1, dtype=torch.float64, requires_grad=True)
+    c = torch.randn(30, 1, dtype=torch.float64)
+    (S(output) * c).sum().backward()
+    expected = apply_sample(exact.eigenvectors, exact.ratio(S.spectral_map), c)
+    torch.testing.assert_close(output.grad, expected, rtol=1e-6, atol=1e-8)
+    assert S.refresh(model, x, rank=5, subset_size=12).n == 12  # Nystroem: another number of landmarks starts anew
+    S.refresh(model, torch.cartesian_prod(x[:6, 0], x[:5, 1]), rank=5, subset_size=12, grid_shape=(6, 5))
+
+
 def test_two_added_lines_in_a_plain_loop_learn_a_high_frequency_sooner() -> None:
     """Frequency 4 on the circle, plain gradient descent at half of its largest stable rate, with and without S."""
 

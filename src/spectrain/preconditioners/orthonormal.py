@@ -1,0 +1,35 @@
+"""Orthonormal columns in their order, by Cholesky where that is safe.
+
+Shapes: n rows, k columns, q = min(n, k).
+"""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+
+def orthonormal_columns(rows: Float[Tensor, "n k"]) -> Float[Tensor, "n q"]:
+    """Gram-Schmidt of the columns in their order, q = min(n, k)."""
+    L = safe_cholesky(rows)
+    Q: Tensor
+    if L is None:
+        Q, _ = torch.linalg.qr(rows)
+    else:
+        Q = torch.linalg.solve_triangular(L.T, rows, upper=True, left=False)
+    return Q
+
+
+def safe_cholesky(rows: Tensor) -> Tensor | None:
+    """L with ``rows^T rows = L L^T``, or None where that loses digits.
+
+    It squares the condition number, which eigenvectors restricted to n >> k rows keep near 1, and is several times
+    faster than QR. ``diag(L)`` over the column norms is the part of each column that is new; 0.1 bounds the loss to two
+    digits.
+    """
+    n, k = rows.shape
+    if n < 4 * k:
+        return None
+    gram = rows.T @ rows
+    L, info = torch.linalg.cholesky_ex(gram)
+    safe = not bool(info) and bool((L.diagonal() > 0.1 * gram.diagonal().sqrt()).all())
+    return L if safe else None
