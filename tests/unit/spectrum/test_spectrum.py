@@ -13,6 +13,20 @@ from spectrain.errors import InputError, SpectrainWarning
 from spectrain.spectrum import Spectrum, solvers
 
 
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """One entry for every pass of the block solver."""
+    made: list[int] = []
+    project = solvers._project
+
+    def counted(*args: object) -> object:
+        made.append(1)
+        return project(*args)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(solvers, "_project", counted)
+    return made
+
+
 def kernel(n: int, eigenvalues: torch.Tensor, seed: int = 0) -> torch.Tensor:
     """K with the given eigenvalues of K/n and random orthonormal eigenvectors."""
     generator = torch.Generator().manual_seed(seed)
@@ -53,24 +67,29 @@ def test_a_block_spectrum_spans_the_space_eigh_finds() -> None:
     assert float(cosines.min()) > 1 - 1e-6
 
 
-def test_a_warm_start_needs_fewer_products_and_gives_the_same_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    passes = 0
-    project = solvers._project
-
-    def counted(*args: object) -> object:
-        nonlocal passes
-        passes += 1
-        return project(*args)  # type: ignore[arg-type]
-
-    monkeypatch.setattr(solvers, "_project", counted)
+def test_a_warm_start_needs_fewer_products_and_gives_the_same_values(passes: list[int]) -> None:
     K = kernel(400, power_law(400, 1.5))
     cold = Spectrum.from_kernel(K, 20)
-    cold_passes, passes = passes, 0
+    cold_passes = len(passes)
+    passes.clear()
     scale = 1 + 1e-3 * torch.sin(torch.arange(400, dtype=torch.float64))
     K2 = scale[:, None] * K * scale
     warm = Spectrum.from_kernel(K2, 20, init=cold.eigenvectors)
-    assert passes <= cold_passes - 2
+    assert len(passes) <= cold_passes - 2
     torch.testing.assert_close(warm.eigenvalues, solvers.dense(K2 / 400, 20).values, rtol=1e-6, atol=1e-9)
+
+
+def test_a_restart_keeps_what_the_krylov_basis_knew(passes: list[int]) -> None:
+    """On a slowly falling spectrum a restart from the block alone needs 14 passes, from twice the block 11."""
+    Spectrum.from_kernel(torch.diag(600 * power_law(600, 0.5)), 20)
+    assert len(passes) <= 12
+
+
+def test_a_tolerance_below_the_rounding_does_not_spoil_the_basis(passes: list[int]) -> None:
+    s = Spectrum.from_kernel(kernel(400, power_law(400, 1.5)).float(), 20, tolerance=0.0)
+    assert float(s.residual_norms.max()) < 2e-6
+    assert s.resolved == 20
+    assert len(passes) < 20
 
 
 @pytest.mark.parametrize("init_columns", [5, 40])
