@@ -28,6 +28,8 @@ KEY_FILES = ("requirements.txt", "requirements-dev.txt", "pyproject.toml", "setu
 IMPORTS = "import torch, pytorch_lightning, hydra, wandb, spectrain"
 STAMP = "spectrain-stamp"
 INCOMPLETE = "incomplete"
+# Of pip's lines, those that say what is going on.
+PROGRESS_WORDS = ("Collecting", "Downloading", "Preparing", "Building", "Installing")
 
 
 def say(message: str) -> None:
@@ -160,7 +162,9 @@ def run_logged(command: list, log_path: str) -> int:
         with open(log_path, "ab") as log:
             for line in process.stdout or ():
                 log.write(line)
-                last[0] = line.decode("utf-8", "replace").strip() or last[0]
+                text = line.decode("utf-8", "replace").strip()
+                if text.startswith(PROGRESS_WORDS):
+                    last[0] = text
 
     reader = threading.Thread(target=read, daemon=True)
     reader.start()

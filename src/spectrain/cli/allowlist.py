@@ -72,7 +72,7 @@ def check_target(target: Any, own: tuple[str, ...] = (), key: str = "_target_") 
     found = _resolve(target, parts, own, key)
     if target in own and callable(found):
         return
-    if not _is_allowed(found, target, own):
+    if not _is_allowed(found, own):
         raise _refused(key, target)
 
 
@@ -121,18 +121,14 @@ def _import(path: str, key: str, target: str, otherwise: str) -> types.ModuleTyp
         raise InputError(f"{key}={target} cannot be imported: {reason}.") from error
 
 
-def _is_allowed(found: Any, target: str, own: tuple[str, ...]) -> bool:
+def _is_allowed(found: Any, own: tuple[str, ...]) -> bool:
     module = getattr(found, "__module__", None)
     if not isinstance(module, str) or _within(module, DENIED) or not _within(module, DEFINED_IN + own):
         return False
     if isinstance(found, type):
         return True
     is_function = isinstance(found, (types.FunctionType, types.BuiltinFunctionType))
-    return (
-        is_function
-        and _within(target, FUNCTIONS_FROM + own)
-        and _within(module, (*FUNCTIONS_FROM, "torch._C._nn", *own))
-    )
+    return is_function and _within(module, (*FUNCTIONS_FROM, "torch._C._nn", *own))
 
 
 def _near(part: str, found: Any) -> str:
