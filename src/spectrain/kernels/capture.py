@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
 from spectrain.errors import InputError
+from spectrain.kernels.bare import BareUses
 from spectrain.kernels.factors import Factor, join
 from spectrain.kernels.layouts import Layout
 from spectrain.kernels.network import Inputs, Network
@@ -57,7 +58,7 @@ def record(network: Network, x: Inputs, rest: frozenset[str]) -> tuple[Float[Ten
     Raises UnknownUseError if a parameter outside `rest` is used where no rule sees it.
     """
     tape = Tape(network.params, skip=rest)
-    with recording(network.module, tape):
+    with recording(network.module, tape), BareUses(tape):
         f = network(network.params, x)
     hidden = _leaves_reached(f, network.originals)
     if hidden:

@@ -2,7 +2,7 @@
 
 Legend: n, m points, of which rank r owns the rows R_r of K.
 Every rank computes its diagonal block, and of the block between two ranks r < s the lower one computes the first half
-of the rows R_r and the higher one the rest, so that symmetry still saves half of the work and all ranks do the same share.
+of the rows R_r and the higher one the rest, so that symmetry still saves half of the work and all do the same share.
 Only blocks of K travel, and only between the two ranks that need them.
 """
 

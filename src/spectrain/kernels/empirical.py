@@ -93,9 +93,10 @@ def empirical_ntk(
 
     `dtype` computes in another precision than the network's own, which is never below float32. `memory_budget` ("2GiB",
     or bytes; default half of what is free) bounds everything beyond K. `out` takes the result: a tensor on any
-    device, or `torch.from_numpy` of a `numpy.memmap`. With a `process_group` of torch.distributed every rank calls with
-    the same module and points and computes its share; it gets all of K, or with `gather=False` its rows (`rank_rows`).
-    Work over two seconds shows its progress on stderr unless `progress=False`. The module's mode, hooks, gradients, buffers and random numbers stay as they were.
+    device, or `torch.from_numpy` of a `numpy.memmap`. With a `process_group` of torch.distributed every rank calls
+    with the same module and points and computes its share; it gets all of K, or with `gather=False` its rows, those of
+    `rank_rows`. Work over two seconds shows its progress on stderr unless `progress=False`.
+    The module's mode, hooks, gradients, buffers and random numbers stay as they were.
 
     Raises InputError for inputs or modules that have no kernel (batch normalisation in training mode, active dropout,
     outputs that are not finite, ...), naming the module and the way out.

@@ -26,7 +26,7 @@ def jacobian_factors(network: Network, x: Inputs, plan: Plan) -> Factors:
         if isinstance(error, torch.OutOfMemoryError):
             raise
         jacobian = _row_by_row(network, x, plan.outputs, chosen)
-    return {(name,): Dense(g.flatten(2)) for name, g in jacobian.items()}
+    return {(name,): Dense(g.reshape(*g.shape[:2], -1)) for name, g in jacobian.items()}
 
 
 def _by_vmap(network: Network, x: Inputs, outputs: str, chosen: dict[str, Tensor]) -> dict[str, Tensor]:

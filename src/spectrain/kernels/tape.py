@@ -49,6 +49,10 @@ class Tape:
         self._skip = skip
         self.uses: list[Use] = []
 
+    def knows(self, p: Any) -> bool:
+        """Whether this is one of the network's own parameters."""
+        return id(p) in self._names
+
     def linear(
         self,
         x: Tensor,

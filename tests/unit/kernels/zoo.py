@@ -84,6 +84,33 @@ class Patched(nn.Module):
         return self.head((x + self.gamma * self.block(x))[:, 0])
 
 
+class Bare(nn.Module):
+    """Parameters of its own in every form that is recorded; one of them also scales a Linear layer's bias."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.position, self.gamma = nn.Parameter(torch.randn(3, 4)), nn.Parameter(torch.randn(4))
+        self.scale, self.weight = nn.Parameter(torch.randn(())), nn.Parameter(torch.randn(5, 4))
+        self.late, self.bias = nn.Parameter(torch.randn(3, 1, 5)), nn.Parameter(torch.randn(5))
+
+    def forward(self, x: Tensor) -> Tensor:
+        h = (self.gamma * (x + self.position)).tanh() * self.scale
+        h = torch.add(F.linear(h, self.weight, self.bias), self.position.new_zeros(())).tanh()
+        return (h.transpose(0, 1) * self.late + self.bias).sin().sum(0)
+
+
+class BareTwice(nn.Module):
+    """One parameter in a form that is recorded and in one that is not, and a sum of parameters alone."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.gamma, self.beta = nn.Parameter(torch.randn(4)), nn.Parameter(torch.randn(4))
+        self.layer = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.layer(x * self.gamma / self.gamma.norm() + (self.beta + self.gamma))
+
+
 class TiedLanguage(nn.Module):
     """An embedding whose weight is the output layer's too."""
 
@@ -264,7 +291,9 @@ ZOO: dict[str, tuple[Make, object, bool]] = {
     "bilinear": (lambda: nn.Bilinear(4, 3, 2), lambda n, s: (normal(n, 4, seed=s), normal(n, 3, seed=s + 7)), False),
     "attention": (lambda: First(Lambda(None)), SEQUENCE, False),
     "self attention": (OwnAttention, SEQUENCE, True),
-    "vision transformer": (Patched, (1, 4, 4), False),
+    "vision transformer": (Patched, (1, 4, 4), True),
+    "bare parameters": (Bare, SEQUENCE, True),
+    "bare parameters used twice": (BareTwice, FLAT, False),
     "keywords": (Keywords, lambda n, s: {"a": normal(n, 4, seed=s), "b": normal(n, 3, seed=s + 7)}, True),
     "partly no_grad": (PartlyNoGrad, FLAT, True),
     "unused parameter": (Unused, FLAT, True),
