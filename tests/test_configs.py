@@ -1,0 +1,212 @@
+"""Every file in conf/ composes, resolves, is accepted, and makes what it names."""
+
+import functools
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+from hydra import compose, initialize_config_dir
+from hydra.core.global_hydra import GlobalHydra
+from hydra.utils import get_object, instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from spectrain import SamplePreconditioner
+from spectrain.cli import build
+from spectrain.cli.allowlist import check_targets, targets
+from spectrain.cli.config_dir import config_dir
+from spectrain.cli.resolvers import register_resolvers
+from spectrain.cli.validation import RULES, validate
+
+CONF = Path(__file__).parents[1] / "conf"
+FILES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*.yaml"))
+ROOTS = ("train", "evaluate")
+# "hydra/default" is part of both roots and cannot be chosen on the command line.
+CHOICES = [name for name in FILES if "/" in name and not name.startswith("hydra/")]
+
+
+def of_group(group: str) -> Any:
+    return pytest.mark.parametrize("choice", [c.split("/")[1] for c in CHOICES if c.startswith(f"{group}/")])
+
+
+@pytest.fixture(autouse=True)
+def hydra_compose() -> Iterator[None]:
+    register_resolvers()
+    GlobalHydra.instance().clear()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        yield
+
+
+def accepted(*overrides: str, name: str = "train") -> DictConfig:
+    """Compose, resolve every interpolation, validate, check every target."""
+    cfg = compose(name, list(overrides))
+    OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
+    validate(cfg)
+    check_targets(cfg)
+    for key, target in targets(OmegaConf.to_container(cfg, resolve=True)):
+        assert target is None or callable(get_object(target)), key
+    return cfg
+
+
+def test_the_program_uses_these_files() -> None:
+    assert config_dir().resolve() == CONF.resolve()
+
+
+def test_every_file_is_seen() -> None:
+    groups = {name.split("/")[0] for name in CHOICES}
+    assert {"data", "model", "optimizer", "schedule", "preconditioner", "spectral_map", "spectrum"} <= groups
+    assert {"callbacks", "logger", "trainer", "paths", "experiment", "debug"} <= groups
+    assert [name for name in FILES if "/" not in name] == sorted(ROOTS), "a new root needs its own test here"
+
+
+@pytest.mark.parametrize("name", ROOTS)
+def test_the_defaults_are_accepted(name: str) -> None:
+    accepted(name=name)
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_is_accepted(choice: str) -> None:
+    cfg = accepted(choice.replace("/", "=", 1))
+    if not choice.startswith(("experiment/", "debug/")):
+        own = yaml.safe_load((CONF / f"{choice}.yaml").read_text())
+        missing = set(own) - {"defaults"} - set(cfg[choice.split("/")[0]])
+        assert not missing, f"{choice} is not where the program looks for it"
+
+
+@pytest.mark.parametrize("name", [c for c in CHOICES if c.startswith(("experiment/", "debug/"))])
+def test_experiments_and_presets_override_what_exists(name: str) -> None:
+    """An override of a key that no default has is a slip of the pen, which Hydra lets pass inside a file."""
+    known, changed = accepted(), accepted(name.replace("/", "=", 1))
+    text = (CONF / f"{name}.yaml").read_text()
+    assert text.startswith("# @package _global_")
+    assert known != changed, f"{name} changes nothing"
+    # A Trainer has arguments that its file leaves at their defaults, such as the profiler.
+    foreign = set(keys(OmegaConf.to_container(changed))) - set(keys(OmegaConf.to_container(known)))
+    assert all(key.startswith(("trainer.", "model.", "optimizer.", "logger.")) for key in foreign), foreign
+
+
+def keys(node: Any, prefix: str = "") -> Iterator[str]:
+    if isinstance(node, dict):
+        for name, child in node.items():
+            yield f"{prefix}{name}"
+            yield from keys(child, f"{prefix}{name}.")
+
+
+@of_group("model")
+def test_any_optimizer_goes_with_any_model(choice: str) -> None:
+    """The rate follows the model."""
+    for optimizer in (c for c in CHOICES if c.startswith("optimizer/")):
+        validate(compose("train", [f"model={choice}", optimizer.replace("/", "=", 1)]))
+
+
+def test_the_table_of_rules_knows_every_number_of_the_defaults() -> None:
+    """A number that nobody checks is how a negative one gets into a run."""
+    unchecked = set()
+    for choice in ["data/image", *(c for c in CHOICES if c.startswith(("model/", "optimizer/", "spectral_map/")))]:
+        cfg: Any = OmegaConf.to_container(accepted(choice.replace("/", "=", 1)), resolve=True)
+        for group in ("data", "model", "optimizer", "schedule", "spectral_map", "spectrum", "trainer"):
+            for name, value in cfg[group].items():
+                if isinstance(value, int | float) and not isinstance(value, bool) and f"{group}.{name}" not in RULES:
+                    unchecked.add(f"{group}.{name}")
+    # max_steps of a schedule is the trainer's; devices are the Trainer's own to refuse.
+    assert unchecked <= {"schedule.max_steps", "trainer.devices"}
+
+
+@of_group("model")
+def test_models(choice: str) -> None:
+    cfg = accepted(f"model={choice}", "model.width=8", "model.depth=1")
+
+    class Data:
+        in_features, out_features, target_mean = 2, 3, torch.tensor([0.1, -0.2, 0.3])
+
+    network = build.build_network(cfg, Data())
+    assert network(torch.randn(5, 2)).shape == (5, 3)
+    last = next(m for m in reversed(list(network.modules())) if getattr(m, "bias", None) is not None)
+    assert torch.allclose(last.bias * getattr(last, "bias_scale", 1.0), Data.target_mean)
+
+
+@of_group("optimizer")
+@pytest.mark.parametrize("model", ["mlp", "siren"])
+def test_optimizers(choice: str, model: str) -> None:
+    cfg = accepted(f"optimizer={choice}", f"model={model}")
+    network = torch.nn.Linear(2, 2)
+    optimizer = build.build(cfg, "optimizer")(network.parameters())
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(cfg.optimizer.lr)
+    before = network.weight.detach().clone()
+    for _ in range(3):  # SOAP's first step only fills its statistics
+        optimizer.zero_grad()
+        network(torch.ones(4, 2)).square().mean().backward()
+        optimizer.step()
+    assert torch.isfinite(network.weight).all() and not torch.equal(before, network.weight)
+
+
+@of_group("schedule")
+def test_schedules(choice: str) -> None:
+    cfg = accepted(f"schedule={choice}", "trainer.max_steps=40")
+    optimizer = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), lr=1.0)
+    schedule = build.build(cfg, "schedule")(optimizer)
+    rates = []
+    for _ in range(41):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert max(rates) == pytest.approx(1.0)
+    assert (rates[0] < 0.1) == choice.startswith("warmup")
+    assert rates[-1] == pytest.approx(0.0 if "cosine" in choice else 1.0, abs=1e-12)
+
+
+@of_group("spectral_map")
+def test_maps(choice: str) -> None:
+    cfg = accepted(f"spectral_map={choice}")
+    S = build.build(cfg, "preconditioner")
+    assert isinstance(S, SamplePreconditioner)
+    ratio = S.spectral_map(torch.tensor([16.0, 4.0, 1.0], dtype=torch.float64))
+    expected = {"identity": [1, 1, 1], "flatten": [1 / 16, 1 / 4, 1], "power": [1 / 4, 1 / 2, 1]}
+    assert choice in expected, "a new map needs its values here"
+    assert ratio.tolist() == pytest.approx(expected[choice])
+
+
+@of_group("preconditioner")
+def test_preconditioners(choice: str) -> None:
+    made = build.build(accepted(f"preconditioner={choice}"), "preconditioner")
+    assert (made is None) == (choice == "none")
+
+
+@of_group("trainer")
+def test_trainers(choice: str, tmp_path: Path) -> None:
+    cfg = accepted(f"trainer={choice}", f"paths.run_dir={tmp_path}")
+    if choice == "gpu" and not torch.cuda.is_available():
+        pytest.skip("no GPU")
+    assert build.build_trainer(cfg, []).max_steps == 300
+
+
+def test_callbacks(tmp_path: Path) -> None:
+    made = build.build_callbacks(accepted(f"paths.run_dir={tmp_path}"))
+    assert [type(callback).__name__ for callback in made] == ["SpectrumCallback", "ModelCheckpoint"]
+
+
+def test_adaptive_rate_follows_the_parameterisation_and_the_width() -> None:
+    ntk = accepted("model.width=200").optimizer.lr
+    assert accepted("model.width=800").optimizer.lr == pytest.approx(2 * ntk, rel=0.01)
+    assert accepted("model.width=800", "model.parameterization=standard").optimizer.lr == pytest.approx(ntk / 10)
+
+
+def test_comments_in_files_name_what_exists() -> None:
+    """`relu | tanh | gelu | sine` beside a key lists what is allowed; the rule of that key must agree."""
+    for choice in CHOICES:
+        for line in (CONF / f"{choice}.yaml").read_text().splitlines():
+            found = re.match(r"(\w+): \S+\s+# (\w+(?: \| \w+)+)", line)
+            rule = RULES.get(f"{choice.split('/')[0]}.{found[1]}") if found else None
+            if found and rule:
+                assert all(rule.accepts(word) for word in found[2].split(" | ")), line
+
+
+def test_targets_are_instantiated_with_plain_containers() -> None:
+    cfg = accepted("optimizer=adam")
+    partial = build.build(cfg, "optimizer")
+    assert isinstance(partial, functools.partial)
+    assert type(partial.keywords["betas"]) is list
+    assert type(instantiate(cfg.optimizer).keywords["betas"]) is not list  # why build() converts
