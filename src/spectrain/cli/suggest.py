@@ -26,6 +26,8 @@ from spectrain.spectrum import Spectrum
 
 # What the preconditioner's own spectra are computed on, and a few seconds of eigendecompositions.
 POINTS = 1024
+# Beyond it, networks of a few thousand units left the prediction (docs/spectra.md).
+LARGEST_SPEEDUP = 100.0
 
 
 def suggest(cfg: DictConfig) -> Suggestion:
@@ -46,7 +48,8 @@ def suggest(cfg: DictConfig) -> Suggestion:
     chosen = torch.randperm(len(data.train_x), generator=torch.Generator().manual_seed(0))[:POINTS].sort().values
     x, y = data.train_x[chosen], data.train_y[chosen]
     K = empirical_ntk(network, x.to(next(network.parameters()).dtype)).detach()
-    found = suggest_spectral_map(K, y, steps=cfg.trainer.max_steps, maps=affordable_maps(cfg.spectrum.rank, len(x)))
+    maps = affordable_maps(cfg.spectrum.rank, len(x))
+    found = suggest_spectral_map(K, y, steps=cfg.trainer.max_steps, maps=maps, largest_speedup=LARGEST_SPEEDUP)
     print(found)
     print(f"To take it: {' '.join(overrides(found.spectral_map))}")
     optimizer = cfg.optimizer.get("_target_", "").rsplit(".", 1)[-1]

@@ -27,7 +27,7 @@ _SAME = 0.005
 class Suggestion:
     """All candidates, best first, and why.
 
-    `noise` is the noise's standard deviation in y: the given one, or an estimate.
+    `noise` is the noise's standard deviation in each output: the given one, or an estimate.
     The estimate counts detail that this kernel cannot learn from n points as noise.
     """
 
@@ -73,6 +73,11 @@ def default_maps(n: int) -> list[SpectralMap]:
     return shapes
 
 
+def speedup(spectrum: Spectrum, g: SpectralMap) -> float:
+    """lambda_1 / max_i g_i: by how much S lets the step size grow."""
+    return float(spectrum.eigenvalues[0] / (spectrum.eigenvalues * spectrum.ratio(g)).max())
+
+
 def default_steps(limit: int | None) -> list[int]:
     """1, 3, 10, 30, .. up to the limit (10^5 when there is none), and the limit itself."""
     highest = 100_000 if limit is None else limit
@@ -86,6 +91,7 @@ def suggest_spectral_map(
     steps: int | None = None,
     *,
     maps: Sequence[SpectralMap] | None = None,
+    largest_speedup: float | None = None,
     max_points: int = 1024,
 ) -> Suggestion:
     """Ranks maps and numbers of steps by their predicted error on unseen points, without training.
@@ -98,19 +104,25 @@ def suggest_spectral_map(
 
     kernel_or_spectrum: K [n, n] on the training points, or its Spectrum. y [n] or [n, C]. noise: the standard deviation
     of the noise in y, when it is known; it is taken off the predicted errors. steps: the largest number of steps that
-    can be afforded. More than max_points points are thinned at random, with a seed of their own. Deterministic.
+    can be afforded. largest_speedup: leave out maps with lambda_1/g_max beyond it. S holds the modes of an earlier
+    kernel; once a network's eigenvectors have turned by more than sqrt(2 g_max/lambda_1), its largest mode grows again.
+    For networks 100 was safe and 1,000 was not (docs/spectra.md). More than max_points points are thinned at random,
+    with a seed of their own. Deterministic.
 
     Raises InputError for fewer than 20 points, a y of another length or with numbers that are not finite, and noise < 0
     or steps < 1.
     """
     K, Y = _checked(kernel_or_spectrum, y, noise, steps, max_points)
+    spectrum = Spectrum.from_kernel(K)
     candidates = default_maps(len(K)) if maps is None else [identity(), *(g for g in maps if g != identity())]
+    if largest_speedup is not None:
+        candidates = [g for g in candidates if speedup(spectrum, g) <= max(1.0, largest_speedup)]
     counts = default_steps(steps)
     errors = held_out_errors(K, Y, candidates, counts).flatten(0, 1)  # [M T, n]
     errors = torch.nan_to_num(errors, nan=math.inf)
     mean = errors.mean(1)
     confidence = _confidence(errors)
-    known_noise = 0.0 if noise is None else noise**2
+    known_noise = 0.0 if noise is None else Y.shape[1] * noise**2
     ranking = [
         Candidate(
             candidates[j // len(counts)],
@@ -126,7 +138,6 @@ def suggest_spectral_map(
     best = min(close, key=lambda c: (c.steps, c.predicted_error))
     ranking.remove(best)
     ranking.insert(0, best)
-    spectrum = Spectrum.from_kernel(K)
     estimate = _noise(spectrum, Y, best) if noise is None else noise
     return Suggestion(ranking, reason(spectrum, Y, ranking, plain, estimate), estimate, plain)
 
@@ -142,7 +153,7 @@ def _confidence(errors: Float[Tensor, "J n"]) -> Float[Tensor, "J"]:
 
 
 def _noise(spectrum: Spectrum, y: Tensor, best: Candidate) -> float:
-    """sqrt(|(I - H) y|^2 / tr(I - H)): the residual per degree of freedom that is left (Wahba 1990)."""
+    """sqrt(|(I - H) y|^2 / (C tr(I - H))): the residual per degree of freedom that is left (Wahba 1990)."""
     r = spectrum.resolved
     V, centred = spectrum.eigenvectors[:, :r], y - y.mean(0)
     left = 1 - filters(spectrum.eigenvalues[:r], spectrum.ratio(best.spectral_map)[:r], [best.steps])[0]
@@ -150,7 +161,7 @@ def _noise(spectrum: Spectrum, y: Tensor, best: Candidate) -> float:
     outside = (centred.square().sum() - projected.square().sum()).clamp(min=0)
     squares = (left[:, None] * projected).square().sum() + outside
     degrees = left.sum() + spectrum.n - r
-    return float((squares / degrees.clamp(min=1)).sqrt())
+    return float((squares / (degrees.clamp(min=1) * y.shape[1])).sqrt())
 
 
 def _checked(

@@ -20,7 +20,7 @@ def reason(
 ) -> str:
     """Where the target's energy sits, how much noise there is, and what each choice is predicted to give."""
     first, last = energy_range(spectrum, y)
-    deviation = float((y - y.mean(0)).square().sum(1).mean().sqrt())
+    deviation = float((y - y.mean(0)).square().mean().sqrt())
     best = ranking[0]
     parts = [
         f"80 % of the target's energy sits in modes {first}-{last} of {spectrum.n}",

@@ -118,6 +118,26 @@ def test_own_maps_budget_and_thinning() -> None:
     assert max(c.steps for c in s.ranking) == 7
 
 
+def test_maps_beyond_the_largest_speedup_are_left_out() -> None:
+    spectrum = Spectrum.from_kernel(K)
+    everything = suggest_spectral_map(K, FINE, steps=10)
+    bounded = suggest_spectral_map(K, FINE, steps=10, largest_speedup=30.0)
+    fastest = {c.spectral_map for c in everything.ranking} - {c.spectral_map for c in bounded.ranking}
+    assert everything.spectral_map in fastest
+    assert identity() not in fastest
+    for g in fastest:
+        assert float(spectrum.eigenvalues[0] / (g(spectrum.eigenvalues) * spectrum.eigenvalues).max()) > 30
+    for g in {c.spectral_map for c in bounded.ranking}:
+        assert float(spectrum.eigenvalues[0] / (g(spectrum.eigenvalues) * spectrum.eigenvalues).max()) <= 30
+
+
+def test_several_outputs_share_one_noise() -> None:
+    y = torch.stack([noisy(SMOOTH, 0.3), noisy(FINE, 0.3)], 1)
+    assert suggest_spectral_map(K, y).noise == pytest.approx(0.3, rel=0.2)
+    known = suggest_spectral_map(K, y, noise=0.3).best.predicted_error
+    assert known == pytest.approx(suggest_spectral_map(K, y).best.predicted_error - 2 * 0.3**2, rel=0.05)
+
+
 def test_says_why() -> None:
     s = suggest_spectral_map(K, noisy(SMOOTH, 1.0), steps=100)
     text = str(s)
