@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from spectrain.errors import InputError
@@ -30,19 +31,14 @@ def check_mode(network: Network) -> None:
             raise InputError(f"{label} has active dropout, so the network is random. {_WAY_OUT}")
 
 
-def check_outputs(network: Network, x: Inputs) -> int:
-    """Refuse outputs that are random, not finite, or dependent on the batch's other points; x is a few points.
-
-    Returns the number of outputs C.
-    """
-    drew = _draws(network)
-    f = _outputs(network, x)
-    if drew(network.module, None, None):
-        raise InputError(f"{_first(network, _draws(network), x)} draws random numbers in its forward. {_WAY_OUT}")
+def check_outputs(network: Network, x: Inputs, f: Float[Tensor, "n C"], drew: bool) -> None:
+    """Refuse outputs f at a few points x that are random, not finite, or dependent on the batch's other points."""
+    if drew:
+        raise InputError(f"{_first(network, draws(network), x)} draws random numbers in its forward. {_WAY_OUT}")
     if not bool(torch.isfinite(f).all()):
         raise not_finite(network, x)
     if rows_of(x) < 2:
-        return f.shape[1]
+        return
     alone = _outputs(network, take_rows(x, slice(0, 1)))
     if alone.shape[1] != f.shape[1] or _differ(alone[0], f[0], f):
         name = _first(network, _mixes(network, x), x)
@@ -50,7 +46,6 @@ def check_outputs(network: Network, x: Inputs) -> int:
             f"{name} makes the output at a point depend on the other points of the batch, so points have no kernel. "
             f"Use a layer that treats points one by one (LayerNorm or GroupNorm in place of BatchNorm). {_WAY_OUT}"
         )
-    return f.shape[1]
 
 
 def not_finite(network: Network, x: Inputs) -> InputError:
@@ -73,7 +68,7 @@ def _differ(one: Tensor, other: Tensor, scale: Tensor) -> bool:
     return bool((one - other).abs().max() > tolerance) if one.numel() else False
 
 
-def _draws(network: Network) -> Callable[[nn.Module, Any, Any], bool]:
+def draws(network: Network) -> Callable[[nn.Module, Any, Any], bool]:
     """Whether random numbers were drawn since now."""
     on_cuda = network.device.type == "cuda"
     get = torch.cuda.get_rng_state if on_cuda else torch.get_rng_state

@@ -19,7 +19,7 @@ from spectrain.kernels.factors import Factor
 # An element-wise operation is bound by memory: its cost in flops of a matrix product, measured on CPUs, roughly.
 _ELEMENTWISE_FLOPS = 40
 # Small tiles save half of a symmetric kernel and stay in a CPU's cache; a GPU needs large ones to be busy.
-_CPU_TILE, _GPU_TILE = 256, 2048
+_CPU_TILES, _GPU_TILE = (128, 256), 2048
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def spans(n: int, size: int) -> list[slice]:
 
 
 def _tile(K: Tensor) -> int:
-    return _CPU_TILE if K.device.type == "cpu" else _GPU_TILE
+    return _CPU_TILES[K.shape[0] > 1024] if K.device.type == "cpu" else _GPU_TILE
 
 
 def _wide(rows: slice, E: int) -> slice:

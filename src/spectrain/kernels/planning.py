@@ -10,7 +10,7 @@ from torch import Tensor
 
 from spectrain.errors import InputError
 from spectrain.kernels.capture import Factors, Plan, UnknownUseError, assemble, gradients, record
-from spectrain.kernels.checks import check_mode, check_outputs
+from spectrain.kernels.checks import check_mode, check_outputs, draws
 from spectrain.kernels.factors import Dense
 from spectrain.kernels.layouts import Layout, find
 from spectrain.kernels.network import Inputs, Network, rows_of, take_rows
@@ -44,10 +44,9 @@ def look(network: Network, x: Inputs, outputs: str, rest: frozenset[str], *, str
     """
     check_mode(network)
     few = network.inputs(take_rows(x, slice(0, PROBE_POINTS)))
-    C = check_outputs(network, few)
     while True:
         try:
-            return _look(network, few, Plan(outputs, rest, (), (), apart), C)
+            return _look(network, few, Plan(outputs, rest, (), (), apart))
         except UnknownUseError as found:
             rest = widened(rest, found, strict)
 
@@ -61,10 +60,12 @@ def widened(rest: frozenset[str], found: UnknownUseError, strict: bool) -> froze
     return rest | found.names
 
 
-def _look(network: Network, x: Inputs, plan: Plan, C: int) -> Look:
-    saved = _Saved(network)
+def _look(network: Network, x: Inputs, plan: Plan) -> Look:
+    saved, drew = _Saved(network), draws(network)
     with torch.autograd.graph.saved_tensors_hooks(saved.count, lambda t: t):
         f, uses = record(network, x, plan.rest)
+    check_outputs(network, x, f.detach(), drew(network.module, None, None))
+    C = f.shape[1]
     sample, layouts = _first_factors(f, uses, plan)
     plan = replace(plan, uses=tuple(use.names for use in uses), layouts=layouts)
     outputs = 1 if plan.outputs == "sum" else C

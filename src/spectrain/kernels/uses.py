@@ -71,12 +71,9 @@ class LinearForm(Form):
         return torch.nn.functional.pad(b, (self.before, self.after)) if self.before or self.after else b
 
     def weight(self, a: Tensor | None, b: Tensor, *, bias: bool) -> Factor:
-        """A bias is one more input that is always `bias_scale`."""
+        """Inputs and output gradients; a bias is one more input that is always `bias_scale`."""
         assert a is not None
-        a = a.reshape(a.shape[0], -1, a.shape[-1])
-        if bias:
-            a = torch.cat([a, a.new_full((*a.shape[:2], 1), self.bias_scale)], 2)
-        return Outer(a, self._b(b))
+        return Outer(a.reshape(a.shape[0], -1, a.shape[-1]), self._b(b), self.bias_scale if bias else 0.0)
 
     def bias(self, b: Tensor) -> Factor:
         """The sum over positions."""

@@ -6,7 +6,7 @@ layer, p = columns of the layer's Jacobian, q a chunk of them. G[i, c] is the gr
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 import torch
@@ -161,10 +161,11 @@ class Dense(Factor):
 
 @dataclass(frozen=True)
 class Outer(Factor):
-    """G[i, c] = sum_t b[i, c, t] (x) a[i, t], never formed unless that is cheaper."""
+    """G[i, c] = sum_t b[i, c, t] (x) a[i, t], formed only where that is cheaper; a bias is one more a, always `bias`."""
 
     a: Float[Tensor, "n T d"]
     b: Float[Tensor, "n C T o"]
+    bias: float = 0.0
 
     def tensors(self) -> tuple[Tensor, ...]:
         """The factors a and b."""
@@ -172,18 +173,25 @@ class Outer(Factor):
 
     def like(self, tensors: Sequence[Tensor]) -> "Outer":
         """Other a and b."""
-        return Outer(*tensors)
+        return replace(self, a=tensors[0], b=tensors[1])
 
     @property
     def sizes(self) -> Sizes:
-        """T, d and o as in the shapes."""
-        return Sizes(positions=self.a.shape[1], inputs=self.a.shape[2], outputs=self.b.shape[3])
+        """T, d (with the bias) and o as in the shapes."""
+        T, d = self.a.shape[1:]
+        return Sizes(positions=T, inputs=d + bool(self.bias), outputs=self.b.shape[3])
+
+    def inputs(self) -> Float[Tensor, "n T d1"]:
+        """a, with the bias's column."""
+        if not self.bias:
+            return self.a
+        return torch.cat([self.a, self.a.new_full((*self.a.shape[:2], 1), self.bias)], 2)
 
     def columns(self, start: int, stop: int) -> Float[Tensor, "n C q"]:
         """sum_t b[:, :, t, start:stop] (x) a[:, t]."""
         n, C, T, _ = self.b.shape
         b = self.b[..., start:stop].transpose(2, 3).reshape(n, -1, T)
-        return torch.bmm(b, self.a).view(n, C, -1)
+        return torch.bmm(b, self.inputs()).view(n, C, -1)
 
     @property
     def has_positions(self) -> bool:
@@ -191,10 +199,10 @@ class Outer(Factor):
         return True
 
     def input_gram(self, other: Factor) -> Float[Tensor, "n T m S"]:
-        """a a^T."""
+        """a a^T + bias^2."""
         assert isinstance(other, Outer)
         (n, T1, _), (m, T2, _) = self.a.shape, other.a.shape
-        return (self.a.flatten(0, 1) @ other.a.flatten(0, 1).T).view(n, T1, m, T2)
+        return (self.a.flatten(0, 1) @ other.a.flatten(0, 1).T).add_(self.bias * other.bias).view(n, T1, m, T2)
 
     def output_positions(self) -> Float[Tensor, "n C T o"]:
         """The factor b."""
@@ -202,14 +210,14 @@ class Outer(Factor):
 
     def pull(self, v: Float[Tensor, "n C k"]) -> Float[Tensor, "k p"]:
         """sum_it (v b)[i, t] (x) a[i, t], one product of matrices per column of v."""
-        a = self.a.flatten(0, 1)
+        a = self.inputs().flatten(0, 1)
         weighted = (torch.einsum("nc,ncto->nto", column, self.b).flatten(0, 1) for column in v.unbind(2))
         return torch.stack([(vb.T @ a).flatten() for vb in weighted])
 
     def push(self, g: Float[Tensor, "k p"]) -> Float[Tensor, "n C k"]:
         """sum_t b[i, c, t] . (g a[i, t])."""
-        o, d = self.b.shape[3], self.a.shape[2]
-        return torch.stack([torch.einsum("ncto,nto->nc", self.b, self.a @ one.view(o, d).T) for one in g], 2)
+        a, o = self.inputs(), self.b.shape[3]
+        return torch.stack([torch.einsum("ncto,nto->nc", self.b, a @ one.view(o, -1).T) for one in g], 2)
 
 
 @dataclass(frozen=True)

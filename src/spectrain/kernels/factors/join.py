@@ -15,7 +15,9 @@ def join(uses: Sequence[Factor]) -> Factor:
         return uses[0]
     outer = [use for use in uses if isinstance(use, Outer)]
     if len(outer) == len(uses):
-        return Outer(torch.cat([use.a for use in outer], 1), torch.cat([use.b for use in outer], 2))
+        biases = {use.bias for use in outer}
+        a = torch.cat([use.a if len(biases) == 1 else use.inputs() for use in outer], 1)
+        return Outer(a, torch.cat([use.b for use in outer], 2), biases.pop() if len(biases) == 1 else 0.0)
     index = [use for use in uses if isinstance(use, Index)]
     if len(index) == len(uses):
         return index[0].like([torch.cat([use.index for use in index], 1), torch.cat([use.b for use in index], 2)])
