@@ -22,7 +22,6 @@ from spectrain.cli.allowlist import check_targets
 from spectrain.cli.config_dir import config_dir
 from spectrain.cli.errors import run_guarded
 from spectrain.cli.overrides import check_overrides, normalize
-from spectrain.cli.resolvers import register_resolvers
 from spectrain.cli.run_folder import choose_run_folder, load_checkpoint, make_run_folder, resumed_config
 from spectrain.cli.validation import validate
 from spectrain.errors import InputError
@@ -109,6 +108,8 @@ def fit(cfg: DictConfig, folder: Path) -> Run:
         sys.exit(TERMINATED)  # Lightning's own exit code would be 0
     except SystemExit as end:  # Lightning's answer to a second Ctrl-C
         raise KeyboardInterrupt from end
+    finally:
+        interrupt.give_back()
     return Run(folder, trainer, module, history, spectrum, interrupt.interrupted)
 
 
@@ -168,7 +169,6 @@ def _job(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Check the command line, then let Hydra run it."""
-    register_resolvers()
     sys.argv[1:] = normalize(sys.argv[1:])
     code = run_guarded(lambda: check_overrides(sys.argv[1:], config_dir(), "train"), debug=False)
     if code:

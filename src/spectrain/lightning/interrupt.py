@@ -38,15 +38,12 @@ class GracefulInterrupt(pl.Callback):
         if self.interrupted:
             trainer.should_stop = True
 
-    def on_exception(self, trainer: pl.Trainer, pl_module: pl.LightningModule, exception: BaseException) -> None:
-        """Give the signal back; Lightning calls no teardown after an error, and ignores Ctrl-C after a second one."""
-        self._give_back()
-
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Give the signal back."""
-        self._give_back()
+        self.give_back()
 
-    def _give_back(self) -> None:
+    def give_back(self) -> None:
+        """Restore the handler; Lightning calls no teardown after an error and puts back the handlers it found."""
         if self._previous is not None:
             signal.signal(signal.SIGINT, self._previous)
             self._previous = None

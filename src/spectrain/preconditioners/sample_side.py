@@ -104,11 +104,14 @@ class SamplePreconditioner:
         """
         if self._eigenvectors is None or not output.requires_grad:
             return output
-        V, M = self._factors(output, index)
+        full_precision = torch.autocast(output.device.type, enabled=False)
+        with full_precision:
+            V, M = self._factors(output, index)
 
         def precondition(c: Tensor) -> Tensor:
             columns = c.reshape(len(c), -1).to(V.dtype)
-            return torch.addmm(columns, V, M @ (V.T @ columns), alpha=-1).reshape(c.shape).to(c.dtype)
+            with full_precision:
+                return torch.addmm(columns, V, M @ (V.T @ columns), alpha=-1).reshape(c.shape).to(c.dtype)
 
         wrapped = output.view_as(output)  # the hook must not reach whatever else uses `output`
         wrapped.register_hook(precondition)
