@@ -18,7 +18,6 @@ from spectrain import SamplePreconditioner
 from spectrain.cli import build
 from spectrain.cli.allowlist import check_targets, targets
 from spectrain.cli.config_dir import config_dir
-from spectrain.cli.resolvers import register_resolvers
 from spectrain.cli.validation import RULES, validate
 
 CONF = Path(__file__).parents[1] / "conf"
@@ -34,7 +33,6 @@ def of_group(group: str) -> Any:
 
 @pytest.fixture(autouse=True)
 def hydra_compose() -> Iterator[None]:
-    register_resolvers()
     GlobalHydra.instance().clear()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         yield

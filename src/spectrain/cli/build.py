@@ -17,6 +17,8 @@ from spectrain.lightning import WideNetworkModule
 from spectrain.metrics import ImageMetrics
 from spectrain.models import center_output
 
+# Keys beside a _target_ that this program reads itself.
+NOT_ARGUMENTS = ("center_output", "adaptive_lr", "scale_free")
 # What a person may switch off is the rest.
 REQUIRED = ("data", "model", "optimizer", "trainer", "callbacks", "paths")
 
@@ -52,8 +54,8 @@ def build_data(cfg: DictConfig) -> Any:
 def build_network(cfg: DictConfig, data: Any) -> nn.Module:
     """The network of ``model=``, told the data's numbers of features where its signature asks for them."""
     settings: dict[str, Any] = dict(OmegaConf.to_container(cfg.model, resolve=True))  # type: ignore[arg-type]
-    center = settings.pop("center_output", False)
-    settings.pop("adaptive_lr", None)  # the optimizers' files refer to it
+    center = settings.get("center_output", False)
+    settings = {name: value for name, value in settings.items() if name not in NOT_ARGUMENTS}
     target = settings["_target_"]
     known: dict[str, Any] = {"in_features": data.in_features, "out_features": data.out_features}
     wanted = {name: value for name, value in known.items() if name in _parameters(target) and name not in settings}
@@ -80,6 +82,7 @@ def build_module(cfg: DictConfig, network: nn.Module, data: Any, config_yaml: st
         network,
         optimizer,
         schedule=schedule,
+        scale_free=bool(cfg.optimizer.get("scale_free", False)),
         preconditioner=build(cfg, "preconditioner"),
         metrics=ImageMetrics(data.image, data.heldout_mask),
         config_yaml=config_yaml,
@@ -105,7 +108,7 @@ def build(cfg: DictConfig, key: str) -> Any:
     """What the ``_target_`` of a group makes; None when it is null (``preconditioner=none``, ``logger=none``)."""
     if not is_on(cfg, key):
         return None
-    settings = cfg[key]
+    settings = {name: cfg[key][name] for name in cfg[key] if name not in NOT_ARGUMENTS}
     try:
         return _instantiate(settings)
     except InputError:

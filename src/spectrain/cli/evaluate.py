@@ -18,7 +18,6 @@ from spectrain.cli.allowlist import check_targets
 from spectrain.cli.config_dir import config_dir
 from spectrain.cli.errors import run_guarded
 from spectrain.cli.overrides import check_overrides, normalize
-from spectrain.cli.resolvers import register_resolvers
 from spectrain.cli.run_folder import load_checkpoint
 from spectrain.cli.train import quiet_libraries
 from spectrain.cli.validation import validate
@@ -101,7 +100,6 @@ def _job(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Check the command line, then let Hydra run it."""
-    register_resolvers()
     sys.argv[1:] = normalize(sys.argv[1:])
     code = run_guarded(lambda: check_overrides(sys.argv[1:], config_dir(), "evaluate"), debug=False)
     if code:

@@ -90,6 +90,7 @@ RULES: dict[str, Rule] = {
     "trainer.accumulate_grad_batches": positive_int,
     "trainer.gradient_clip_val": optional(positive_float),
     "optimizer.lr": positive_float,
+    "optimizer.scale_free": boolean,
     "optimizer.eps": positive_float,
     "optimizer.weight_decay": non_negative_float,
     "optimizer.momentum": non_negative_float,

@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 import spectrain
 from spectrain.errors import InputError
 from spectrain.metrics import ImageMetrics
+from spectrain.optim import apply_scales, scaled_groups
 from spectrain.preconditioners import SamplePreconditioner
 
 
@@ -29,6 +30,7 @@ class WideNetworkModule(pl.LightningModule):
         optimizer: from parameters to an optimizer, e.g. ``functools.partial(torch.optim.Adam, lr=1e-2)``.
         schedule: from the optimizer to a scheduler stepped at every step; None keeps the rate.
         loss: (output, y) -> scalar, a mean over the batch.
+        scale_free: the optimizer's steps do not shrink with the gradient (Adam, Muon, SOAP): see `scaled_groups`.
         preconditioner: None trains without.
         metrics: accumulates the predictions of the validation batches; its values are logged under ``val/``.
         config_yaml: kept in every checkpoint, so that the run can be resumed and evaluated from the checkpoint alone.
@@ -38,10 +40,11 @@ class WideNetworkModule(pl.LightningModule):
     def __init__(
         self,
         network: nn.Module,
-        optimizer: Callable[[Iterable[nn.Parameter]], Optimizer],
+        optimizer: Callable[[Iterable[Any]], Optimizer],
         *,
         schedule: Callable[[Optimizer], LRScheduler] | None = None,
         loss: Callable[[Tensor, Tensor], Tensor] = functional.mse_loss,
+        scale_free: bool = False,
         preconditioner: SamplePreconditioner | None = None,
         metrics: ImageMetrics | None = None,
         config_yaml: str = "",
@@ -52,7 +55,7 @@ class WideNetworkModule(pl.LightningModule):
         self.preconditioner = preconditioner
         self.metrics = metrics
         self._optimizer, self._schedule, self._loss = optimizer, schedule, loss
-        self._config_yaml = config_yaml
+        self._scale_free, self._config_yaml = scale_free, config_yaml
         if hparams:
             self.save_hyperparameters(hparams)
 
@@ -72,7 +75,7 @@ class WideNetworkModule(pl.LightningModule):
             raise InputError(self._diverged(float(loss.detach())))
         self._log_step()
         self.log("train/loss", loss, prog_bar=True)
-        self.log("optimizer/lr", self.trainer.optimizers[0].param_groups[0]["lr"])
+        self.log("optimizer/lr", self._rate())
         return loss
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
@@ -94,7 +97,10 @@ class WideNetworkModule(pl.LightningModule):
 
     def configure_optimizers(self) -> Any:
         """The base optimizer and its schedule, stepped once per optimizer step."""
-        optimizer = self._optimizer(self.network.parameters())
+        if self._scale_free:
+            optimizer = apply_scales(self._optimizer(scaled_groups(self.network)))
+        else:
+            optimizer = self._optimizer(self.network.parameters())
         if self._schedule is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._schedule(optimizer), "interval": "step"}}
@@ -111,14 +117,17 @@ class WideNetworkModule(pl.LightningModule):
         if self.preconditioner is not None and "preconditioner" in checkpoint:
             self.preconditioner.load_state_dict(checkpoint["preconditioner"])
 
+    def _rate(self) -> float:
+        group = self.trainer.optimizers[0].param_groups[0]
+        return float(group["lr"] / group.get("lr_scale", 1.0))
+
     def _log_step(self) -> None:
         """Rows are numbered by the optimizer steps already made; Lightning's own count is one short after a resume."""
         self.log("step", float(self.trainer.global_step))
 
     def _diverged(self, loss: float) -> str:
         saved = getattr(self.trainer.checkpoint_callback, "last_model_path", "") or "none yet"
-        rate = self.trainer.optimizers[0].param_groups[0]["lr"]
         return (
-            f"The loss is {loss} at step {self.trainer.global_step} (learning rate {rate:.3g}); the run stops here. "
-            f"Last good checkpoint: {saved}. Try a lower optimizer.lr, preconditioner=none, or a smaller spectrum.rank."
+            f"The loss is {loss} at step {self.trainer.global_step} (learning rate {self._rate():.3g}); the run stops "
+            f"here. Last good checkpoint: {saved}. Try a lower optimizer.lr, preconditioner=none, or a smaller spectrum.rank."
         )

@@ -32,12 +32,13 @@ def mlp(
     depth: int = 3,
     activation: str = "relu",
     parameterization: str = "ntk",
-    bias_scale: float = 0.1,
+    bias_scale: float = 0.3,
 ) -> nn.Sequential:
     """Fully connected network with `depth` hidden layers of `width` units.
 
     ``parameterization="ntk"``: ``h = gain W a / sqrt(fan_in) + bias_scale b`` with W, b ~ N(0, 1) (Jacot et al. 2018),
-    the output layer with gain 1. ``"standard"``: `torch.nn.Linear` with PyTorch's own initialisation.
+    the output layer with gain 1. ``"standard"``: `torch.nn.Linear`, W ~ U(-b, b) with b = gain sqrt(3 / fan_in),
+    the same variance (He et al. 2015), and PyTorch's own biases.
 
     Raises:
         InputError: an unknown activation or parameterization.
@@ -47,7 +48,10 @@ def mlp(
 
     def linear(fan_in: int, fan_out: int, gain: float) -> nn.Module:
         if parameterization == "standard":
-            return nn.Linear(fan_in, fan_out)
+            layer = nn.Linear(fan_in, fan_out)
+            bound = gain * math.sqrt(3 / fan_in)
+            nn.init.uniform_(layer.weight, -bound, bound)
+            return layer
         return NTKLinear(fan_in, fan_out, gain=gain, bias_scale=bias_scale)
 
     layers: list[nn.Module] = []
@@ -66,7 +70,7 @@ def fourier(
     depth: int = 3,
     activation: str = "relu",
     parameterization: str = "ntk",
-    bias_scale: float = 0.1,
+    bias_scale: float = 0.3,
 ) -> nn.Sequential:
     """Random Fourier features of the given `scale` (cycles per unit of x) followed by `mlp`.
 

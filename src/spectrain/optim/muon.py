@@ -18,15 +18,15 @@ class MuonWithAdam(torch.optim.Optimizer):
 
     def __init__(
         self,
-        params: Iterable[Tensor],
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
         lr: float = 1e-2,
         momentum: float = 0.95,
         betas: tuple[float, float] = (0.9, 0.999),
         weight_decay: float = 0.0,
     ) -> None:
-        params = list(params)
-        matrices = [p for p in params if p.ndim == 2]
-        rest = [p for p in params if p.ndim != 2]
+        groups = [p if isinstance(p, dict) else {"params": [p]} for p in params]
+        matrices = _only(groups, lambda p: p.ndim == 2)
+        rest = _only(groups, lambda p: p.ndim != 2)
         self._inner: list[torch.optim.Optimizer] = []
         if matrices:
             self._inner.append(
@@ -61,3 +61,9 @@ class MuonWithAdam(torch.optim.Optimizer):
         """As `torch.optim.Optimizer.load_state_dict`; the inner optimizers follow."""
         super().load_state_dict(state_dict)
         self._share()
+
+
+def _only(groups: list[dict[str, Any]], keep: Callable[[Tensor], bool]) -> list[dict[str, Any]]:
+    """The groups with those of their parameters that `keep` accepts, without the empty ones."""
+    kept = [{**group, "params": [p for p in group["params"] if keep(p)]} for group in groups]
+    return [group for group in kept if group["params"]]

@@ -9,14 +9,12 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from spectrain.cli.config_dir import config_dir
-from spectrain.cli.resolvers import register_resolvers
 from spectrain.cli.suggest import affordable_maps, overrides, suggest
 from spectrain.cli.validation import validate
 from spectrain.spectral_maps import flatten, identity, power
 
 
 def config(folder: Path, *more: str) -> DictConfig:
-    register_resolvers()
     image = np.random.default_rng(0).integers(0, 255, (12, 12), dtype=np.uint8)
     Image.fromarray(image).save(folder / "image.png")
     words = [f"data.path={folder}/image.png", "data.size=12", "model.width=16", f"paths.output_dir={folder}"]

@@ -2,12 +2,15 @@
 
 import copy
 import math
+from functools import partial
+from typing import Any
 
 import pytest
 import torch
 from torch import nn
 
-from spectrain.optim import MuonWithAdam, constant, cosine
+from spectrain.models import mlp
+from spectrain.optim import MuonWithAdam, apply_scales, constant, cosine, scaled_groups
 
 
 def train(network: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> None:
@@ -90,3 +93,36 @@ def test_constant_after_warm_up() -> None:
     optimizer.step()
     schedule.step()
     assert optimizer.param_groups[0]["lr"] == 2.0
+
+
+@pytest.mark.parametrize(
+    ("make", "tolerance"),
+    # What is left of the gradient's scale: Adam's epsilon, and the bfloat16 of Muon's orthogonalisation.
+    [(partial(torch.optim.Adam, eps=1e-14), 1e-7), (MuonWithAdam, 2e-3)],
+)
+def test_one_rate_means_the_same_in_both_parameterisations(make: Any, tolerance: float) -> None:
+    """The same function in NTK and in standard parameterisation takes the same steps under a scale-free optimizer."""
+    torch.manual_seed(0)
+    ntk = mlp(2, 1, width=16, depth=2, activation="tanh").double()
+    standard = mlp(2, 1, width=16, depth=2, activation="tanh", parameterization="standard").double()
+    with torch.no_grad():
+        for a, b in zip(ntk[::2], standard[::2], strict=True):
+            b.weight.copy_(a.weight_scale * a.weight)
+            b.bias.copy_(a.bias_scale * a.bias)
+    x = torch.rand(20, 2, dtype=torch.float64)
+    for network in (ntk, standard):
+        optimizer = apply_scales(make(scaled_groups(network), lr=0.01))
+        for _ in range(3):
+            optimizer.zero_grad()
+            (network(x) - x[:, :1]).square().mean().backward()
+            optimizer.step()
+    torch.testing.assert_close(ntk(x), standard(x), rtol=0, atol=tolerance)
+
+
+def test_groups_hold_every_trainable_parameter_once() -> None:
+    network = mlp(2, 1, width=8, depth=2)
+    network[0].bias.requires_grad_(False)
+    groups = scaled_groups(nn.Sequential(network, network))  # shared layers count once
+    found = [p for group in groups for p in group["params"]]
+    assert len(found) == len(set(found)) == 5
+    assert {round(group["lr_scale"], 6) for group in groups} == {1.0, round(1 / 0.3, 6), round(8**0.5, 6), 2.0}
