@@ -121,6 +121,8 @@ def test_a_low_rank_kernel_resolves_only_its_rank_and_no_map_touches_the_rest() 
             s.ratio(spectral_maps.flatten()), torch.tensor([0.25, 0.5, 1, 1, 1, 1, 1, 1], dtype=torch.float64)
         )
         torch.testing.assert_close(s.ratio(spectral_maps.flatten(rank=5)), s.ratio(spectral_maps.flatten()))
+        half = s.ratio(spectral_maps.custom(lambda e: torch.full_like(e, 0.5)))
+        assert half.tolist() == [0.5] * 3 + [1.0] * 5
 
 
 def test_a_float32_kernel_in_float64_clothes_keeps_its_noise_floor() -> None:
