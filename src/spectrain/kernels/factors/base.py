@@ -161,7 +161,7 @@ class Dense(Factor):
 
 @dataclass(frozen=True)
 class Outer(Factor):
-    """G[i, c] = sum_t b[i, c, t] (x) a[i, t], formed only where that is cheaper; a bias is one more a, always `bias`."""
+    """G[i, c] = sum_t b[i, c, t] (x) a[i, t], formed only if cheaper; a bias is one more a, always `bias`."""
 
     a: Float[Tensor, "n T d"]
     b: Float[Tensor, "n C T o"]
