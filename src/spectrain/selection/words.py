@@ -44,13 +44,18 @@ def energy_range(spectrum: Spectrum, y: Float[Tensor, "n C"], share: float = 0.8
 
 
 def _against_flattening(best: Candidate, ranking: Sequence[Candidate]) -> list[str]:
-    """What the strongest flattening would cost at its own best number of steps, if it costs anything."""
-    flat = [c for c in ranking if isinstance(c.spectral_map, flatten)]
-    if not flat:
+    """What flattening at least as many modes would cost at its own best number of steps, if it costs anything."""
+    chosen = _rank(best)
+    stronger = [c for c in ranking if isinstance(c.spectral_map, flatten) and _rank(c) >= max(chosen, 1)]
+    if not stronger:
         return []
-    widest = max(c.spectral_map.rank or 0 for c in flat if isinstance(c.spectral_map, flatten))
-    best_flat = next(c for c in flat if isinstance(c.spectral_map, flatten) and (c.spectral_map.rank or 0) == widest)
-    loss = best_flat.predicted_error / max(best.predicted_error, 1e-300) - 1
-    if loss < 0.01 or best_flat.spectral_map == best.spectral_map:
+    widest = max(_rank(c) for c in stronger)
+    flat = next(c for c in stronger if _rank(c) == widest)
+    loss = flat.predicted_error / max(best.predicted_error, 1e-300) - 1
+    if loss < 0.01 or flat.spectral_map == best.spectral_map:
         return []
     return [f"flattening {widest} modes would give {loss:.0%} more error: it learns the noise as soon as the signal"]
+
+
+def _rank(candidate: Candidate) -> int:
+    return getattr(candidate.spectral_map, "rank", 0) or 0

@@ -144,6 +144,10 @@ def test_says_why() -> None:
     assert "80 % of the target's energy sits in modes" in text
     assert "it learns the noise as soon as the signal" in text
     assert "identity()" in text
+    # Flattening fewer modes than the suggestion does is worse too, but not because of noise.
+    short = suggest_spectral_map(K, FINE, steps=10, maps=[flatten(4), power(0.75, 64)])
+    assert short.spectral_map == power(0.75, 64)
+    assert "noise as soon" not in short.reason
     values = torch.arange(6, 0, -1, dtype=torch.float64)
     spectrum = Spectrum.from_kernel(torch.diag(values))
     assert energy_range(spectrum, torch.tensor([[0.0], [0.0], [1.0], [-1.0], [0.0], [0.0]])) == (3, 4)
