@@ -21,35 +21,36 @@ def tridiagonalise(
 
     Stops early, with fewer columns, at an invariant subspace. beta[-1] is the norm of the residual after the last step.
     """
-    q = start / start.norm()
-    Q = q[:, None]
+    steps = min(steps, start.shape[0])
+    # Rows, so that every step reads one contiguous block.
+    rows = start.new_empty(steps, start.shape[0])
+    rows[0] = start / start.norm()
     alphas: list[Tensor] = []
     betas: list[Tensor] = []
     scale = 0.0
-    for _ in range(min(steps, start.shape[0])):
-        w = A @ q[:, None]
-        w = w[:, 0]
-        alphas.append(w @ q)
+    for j in range(steps):
+        known = rows[: j + 1]
+        w = (A @ rows[j][:, None])[:, 0]
+        alphas.append(w @ rows[j])
         # Twice, or orthogonality is lost as soon as the first eigenvalue has converged, and it comes back as a ghost.
-        w = w - Q @ (Q.T @ w)
-        w = w - Q @ (Q.T @ w)
+        w = w - (known @ w) @ known
+        w = w - (known @ w) @ known
         betas.append(w.norm())
         scale = max(scale, float(alphas[-1].abs() + betas[-1]))
-        if len(alphas) == steps or float(betas[-1]) <= 10 * torch.finfo(w.dtype).eps * scale:
+        if j + 1 == steps or float(betas[-1]) <= 10 * torch.finfo(w.dtype).eps * scale:
             break
-        q = w / betas[-1]
-        Q = torch.cat([Q, q[:, None]], 1)
-    return torch.stack(alphas), torch.stack(betas), Q
+        rows[j + 1] = w / betas[-1]
+    return torch.stack(alphas), torch.stack(betas), rows[: len(alphas)].T
 
 
 def lanczos_top_k(A: Matrix, rank: int, steps: int | None = None) -> Eigenpairs:
-    """Top `rank` eigenpairs from s Lanczos steps (default 4 rank + 20) with a seeded random start.
+    """Top `rank` eigenpairs from s Lanczos steps (default 3 rank + 20) with a seeded random start.
 
     Residual norms are beta_s |y_s|, exact in exact arithmetic. One start sees one vector of a repeated eigenvalue: take
     the block solver for spectra with multiplicities, such as those of symmetric data.
     """
     n = A.shape[0]
-    steps = min(n, 4 * rank + 20 if steps is None else steps)
+    steps = min(n, 3 * rank + 20 if steps is None else steps)
     if steps < rank:
         raise InputError(f"{steps} Lanczos steps cannot give {rank} eigenpairs; take at least {rank}.")
     alpha, beta, Q = tridiagonalise(A, random_block(n, 1, A.device)[:, 0].to(A.dtype), steps)
