@@ -140,7 +140,7 @@ def test_wandb_runs_offline_and_each_run_is_its_own(tmp_path: Path) -> None:
         outcome = call(*TINY, "logger=wandb", "figures=true", f"paths.run_dir={name}")
         assert outcome.code == 0, outcome.err
         (offline,) = (tmp_path / name / "wandb").glob("offline-run-*")
-        assert list(offline.glob("run-*.wandb"))[0].stat().st_size > 1000
+        assert next(iter(offline.glob("run-*.wandb"))).stat().st_size > 1000
         assert f"wandb sync {name}/wandb/{offline.name}" in outcome.out
         pictures = {path.name.rsplit("_", 2)[0] for path in (offline / "files" / "media").rglob("*.png")}
         assert pictures == {"reconstruction", "spectrum", "psnr", "band_energy"}
@@ -218,7 +218,7 @@ def test_without_a_tracker_metrics_csv_is_still_there(tmp_path: Path, logger: st
     assert not (tmp_path / "r" / "wandb").exists() and not (tmp_path / "r" / "lightning_logs").exists()
 
 
-@pytest.fixture()
+@pytest.fixture
 def own_network(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     """A module mylab_nets on the path and a config group file model/mine.yaml in ./own."""
     (tmp_path / "mylab_nets.py").write_text(OWN_NETWORK)
@@ -251,7 +251,7 @@ def test_a_network_of_ones_own_by_target(tmp_path: Path, own_network: str) -> No
 def test_a_target_that_makes_no_network(tmp_path: Path, own_network: str) -> None:
     cfg = configure(*OWN, "allow_targets=[mylab_nets]", f"paths.run_dir={tmp_path}/r")
     cfg.model = {"_target_": "mylab_nets.not_a_network", "adaptive_lr": 0.01}
-    with pytest.raises(ValueError, match="it must make a torch.nn.Module"):
+    with pytest.raises(ValueError, match=r"it must make a torch\.nn\.Module"):
         run(cfg)
     assert not (tmp_path / "r").exists()
 

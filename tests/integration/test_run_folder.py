@@ -106,7 +106,7 @@ def test_figures_can_be_drawn_again_from_their_numbers(whole: tuple[Path, dict[s
 
 
 def test_checkpoints_hold_tensors_and_plain_values(whole: tuple[Path, dict[str, Any]]) -> None:
-    folder, summary = whole
+    folder, _summary = whole
     last = load(folder / "checkpoints" / "last.ckpt")  # weights_only=True
     assert last["global_step"] == 6
     assert last["preconditioner"]["eigenvectors"].shape == (144, 8)
@@ -135,7 +135,15 @@ def test_two_runs_in_one_second_get_two_folders(tmp_path: Path) -> None:
 
 def test_the_end_of_a_run_says_what_was_gained_and_where_things_are(tmp_path: Path) -> None:
     out = call(*TINY_WORDS, "baseline=true", "figures=true", "paths.run_dir=r").out
-    for part in ("PSNR", "SSIM", "refreshes of the spectrum", "condition number", "gain", "r/summary.json", "r/figures"):
+    for part in (
+        "PSNR",
+        "SSIM",
+        "refreshes of the spectrum",
+        "condition number",
+        "gain",
+        "r/summary.json",
+        "r/figures",
+    ):
         assert part in out
     assert "\x1b" not in out and "\r" not in out, "plain lines in a file"
     assert "GPU available" not in out and "LeafSpec" not in out

@@ -13,7 +13,7 @@ from torch import nn
 from torch.optim import Optimizer
 
 from spectrain.errors import InputError
-from spectrain.lightning import WideNetworkModule
+from spectrain.lightning import WholeCheckpoints, WideNetworkModule
 from spectrain.metrics import ImageMetrics
 from spectrain.models import center_output
 
@@ -133,7 +133,8 @@ def build_trainer(cfg: DictConfig, callbacks: list[pl.Callback]) -> pl.Trainer:
         "logger": False,
         "default_root_dir": cfg.paths.run_dir,
     }
-    settings = {**cfg.trainer, "val_check_interval": min(cfg.trainer.val_check_interval, cfg.trainer.max_steps)}
+    interval = min(cfg.trainer.val_check_interval, cfg.trainer.max_steps)
+    settings = {"plugins": [WholeCheckpoints()], **cfg.trainer, "val_check_interval": interval}
     try:
         trainer: pl.Trainer = _instantiate(settings, **fixed)
         return trainer

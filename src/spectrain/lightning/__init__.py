@@ -1,5 +1,6 @@
 """Module, callbacks, loggers: the only layer that imports the Trainer's side of Lightning, or wandb."""
 
+from spectrain.lightning.checkpoint_io import WholeCheckpoints
 from spectrain.lightning.history import RunHistory
 from spectrain.lightning.interrupt import GracefulInterrupt
 from spectrain.lightning.loggers import MetricsCSV, wandb_logger
@@ -15,6 +16,7 @@ __all__ = [
     "RunHistory",
     "SpectrumCallback",
     "TrainingProgress",
+    "WholeCheckpoints",
     "WideNetworkModule",
     "wandb_logger",
 ]

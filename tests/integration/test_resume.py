@@ -1,0 +1,269 @@
+"""Stopping, resuming, evaluating: a resumed run equals an uninterrupted one bit for bit, through the command line."""
+
+import csv
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import pytorch_lightning as pl
+import torch
+from PIL import Image
+from program import TINY, call, configure, load, resume, train
+
+from spectrain.cli.train import resume_command
+from spectrain.cli.train import train as run
+from spectrain.lightning import GracefulInterrupt, MetricsCSV
+
+STEPS = ("trainer.max_steps=12", "trainer.val_check_interval=4", "spectrum.every_n_steps=5")
+LAST = "checkpoints/last.ckpt"
+
+
+def interrupt_at(
+    monkeypatch: pytest.MonkeyPatch, step: int, signal_number: int = signal.SIGINT, times: int = 1
+) -> None:
+    """Somebody presses Ctrl-C during the step after `step`, once."""
+    working, pressed = GracefulInterrupt.on_train_batch_end, []
+
+    def on_train_batch_end(self: GracefulInterrupt, trainer: pl.Trainer, *args: Any) -> None:
+        if trainer.global_step == step and not pressed:
+            pressed.append(1)
+            for _ in range(times):
+                signal.raise_signal(signal_number)
+        working(self, trainer, *args)
+
+    monkeypatch.setattr(GracefulInterrupt, "on_train_batch_end", on_train_batch_end)
+
+
+def assert_equal(one: Any, other: Any, where: str = "") -> None:
+    """Equal to the bit, in nested containers."""
+    assert type(one) is type(other), where
+    if isinstance(one, dict):
+        assert one.keys() == other.keys(), where
+        for key in one:
+            assert_equal(one[key], other[key], f"{where}/{key}")
+    elif isinstance(one, list | tuple):
+        assert len(one) == len(other), where
+        for number, (a, b) in enumerate(zip(one, other, strict=True)):
+            assert_equal(a, b, f"{where}/{number}")
+    elif isinstance(one, torch.Tensor):
+        assert torch.equal(one, other), where
+    else:
+        assert one == other or (one != one and other != other), f"{where}: {one} != {other}"
+
+
+def state(folder: Path) -> dict[str, Any]:
+    """What decides how a run goes on, from last.ckpt: all but clocks, paths and the configuration's text."""
+    found = load(folder / LAST)
+    # A stop is validated too, which an uninterrupted run has no row for.
+    rows = [row for row in found["callbacks"]["RunHistory"]["rows"] if row["step"] % 4 == 0]
+    for row in rows:
+        del row["seconds"], row["cpu_seconds"]
+    spectrum = {k: v for k, v in found["callbacks"]["SpectrumCallback"].items() if "seconds" not in k}
+    kept = ("state_dict", "optimizer_states", "lr_schedulers", "preconditioner", "global_step")
+    return {
+        **{key: found.get(key) for key in kept},
+        "rows": rows,
+        "spectrum": spectrum,
+        "random": found["callbacks"]["RandomState"],
+    }
+
+
+def losses(folder: Path) -> list[tuple[str, str]]:
+    with (folder / "metrics.csv").open(newline="") as file:
+        return [(row["step"], row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        (),
+        ("data.batch_size=50", "optimizer=muon", "data.holdout=true"),
+        ("optimizer=adam", "preconditioner=none", "schedule=constant"),
+        pytest.param(("optimizer=sgd", "data.batch_size=50", "model=siren"), marks=pytest.mark.slow),
+        pytest.param(
+            ("optimizer=adamw", "trainer.accumulate_grad_batches=2", "data.batch_size=20"), marks=pytest.mark.slow
+        ),
+    ],
+    ids=lambda words: " ".join(words) or "soap",
+)
+def test_resumed_equals_uninterrupted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...]
+) -> None:
+    train(tmp_path / "whole", *STEPS, *overrides)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 5)
+        outcome = call(*TINY, *STEPS, *overrides, "paths.run_dir=part")
+    assert outcome.code == 130
+    assert load(tmp_path / "part" / LAST)["global_step"] == 5
+    torch.manual_seed(123)
+    np.random.seed(9)
+    command = outcome.out.splitlines()[-1].split()
+    assert command == ["spectrain-train", "ckpt_path=part/checkpoints/last.ckpt"]
+    outcome = call(*command[1:])
+    assert outcome.code == 0, outcome.err
+    assert_equal(state(tmp_path / "whole"), state(tmp_path / "part"))
+    assert losses(tmp_path / "whole") == losses(tmp_path / "part")
+    summaries = [json.loads((tmp_path / name / "summary.json").read_text()) for name in ("whole", "part")]
+    exact = ("psnr", "ssim", "mse", "best_psnr", "steps", "refreshes", "condition_before", "loss")
+    assert [summaries[0][key] for key in exact] == [summaries[1][key] for key in exact]
+
+
+def test_an_interrupted_run_has_a_summary_and_figures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt_at(monkeypatch, 5)
+    outcome = call(*TINY, *STEPS, "paths.run_dir=r", "figures=true", "baseline=true")
+    assert outcome.code == 130 and outcome.err == ""
+    assert "Stopped at step 5 of 12" in outcome.out
+    assert json.loads((tmp_path / "r" / "summary.json").read_text())["steps"] == 5
+    assert (tmp_path / "r" / "figures" / "psnr.png").exists()
+    assert not (tmp_path / "r" / "baseline").exists()
+
+
+def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt_at(monkeypatch, 5, times=2)
+    outcome = call(*TINY, *STEPS, "paths.run_dir=r")
+    assert outcome.code == 130
+    assert load(tmp_path / "r" / LAST)["global_step"] == 4
+
+
+def test_sigterm_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupt_at(monkeypatch, 5, signal.SIGTERM)
+    assert call(*TINY, *STEPS, "paths.run_dir=r").code == 143
+    assert load(tmp_path / "r" / LAST)["global_step"] == 4
+
+
+def test_more_steps_go_on_from_a_finished_run(tmp_path: Path) -> None:
+    first = train(tmp_path / "r", "schedule=constant", "trainer.max_steps=6")
+    summary = resume(tmp_path / "r" / LAST, "trainer.max_steps=9")
+    assert summary["steps"] == 9 and summary["psnr"] != first["psnr"]
+    assert [int(step) for step, _ in losses(tmp_path / "r")] == list(range(9))
+    assert train(tmp_path / "whole", "schedule=constant", "trainer.max_steps=9")["psnr"] == summary["psnr"]
+
+
+def test_resuming_a_finished_run_changes_nothing(tmp_path: Path) -> None:
+    first = train(tmp_path / "r", "figures=true")
+    again = resume(tmp_path / "r" / LAST)
+    assert (again["psnr"], again["steps"], again["refreshes"]) == (first["psnr"], 6, first["refreshes"])
+    assert len(losses(tmp_path / "r")) == 6
+
+
+def test_a_run_folder_that_was_moved_resumes_where_it_lies(tmp_path: Path) -> None:
+    train(tmp_path / "r", "trainer.max_steps=4")
+    shutil.move(tmp_path / "r", tmp_path / "moved")
+    assert resume(tmp_path / "moved" / LAST, "trainer.max_steps=6")["steps"] == 6
+    assert not (tmp_path / "r").exists()
+    assert load(tmp_path / "moved" / LAST)["global_step"] == 6
+
+
+def test_resuming_into_another_folder_leaves_the_first_alone(tmp_path: Path) -> None:
+    train(tmp_path / "r", "trainer.max_steps=4")
+    before = {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()}
+    resume(tmp_path / "r" / LAST, "trainer.max_steps=6", f"paths.run_dir={tmp_path}/other")
+    assert {path: path.read_bytes() for path in (tmp_path / "r").rglob("*") if path.is_file()} == before
+    assert load(tmp_path / "other" / LAST)["global_step"] == 6
+
+
+@pytest.mark.parametrize("name", ["run", "my run", "lr=0.1,b", "it's", "a(b)[c]{d}"])
+@pytest.mark.parametrize("by_make", [False, True])
+def test_the_resume_command_can_be_typed(
+    name: str, by_make: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Shell, make's ARGS and Hydra each have their own quotes."""
+    cfg = configure(*TINY, "trainer.max_steps=2", "trainer.val_check_interval=2")
+    cfg.paths.run_dir = name
+    run(cfg)
+    monkeypatch.setattr(sys, "argv", ["spectrain-train"])
+    if by_make:
+        monkeypatch.setenv("SPECTRAIN_ARGS", "")
+    words = shlex.split(resume_command(Path(name)))
+    if by_make:
+        assert words[:2] == ["make", "train"] and words[2].startswith("ARGS=")
+        words = ["make", *shlex.split(words[2].removeprefix("ARGS="))]
+    outcome = call(*words[1:])
+    assert outcome.code == 0, outcome.err
+
+
+def test_ctrl_c_on_a_real_process(tmp_path: Path) -> None:
+    """SIGINT once training has begun: 130, last.ckpt, and a printed command that finishes the same run."""
+    words = [w for w in TINY if not w.startswith(("trainer.max_steps", "trainer.val"))]
+    words += [
+        "trainer.max_steps=3000",
+        "trainer.val_check_interval=1000",
+        "optimizer=adam",
+        "spectrum.every_n_steps=900",
+    ]
+    script = Path(__file__).parents[2] / "scripts" / "train.py"
+    environment = {k: v for k, v in os.environ.items() if k != "SPECTRAIN_ARGS"} | {"OMP_NUM_THREADS": "1"}
+    process = subprocess.Popen(
+        [sys.executable, str(script), *words, "paths.run_dir=part"],
+        cwd=tmp_path, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert process.stdout is not None
+    head = ""
+    while "step    300" not in head:
+        line = process.stdout.readline()
+        assert line, process.communicate()
+        head += line
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == 130, err
+    assert "Traceback" not in err
+    stopped = load(tmp_path / "part" / LAST)["global_step"]
+    assert 300 <= stopped < 3000
+    command = shlex.split(out.splitlines()[-1])
+    assert command[0] == "python"
+    finished = call(*command[2:])
+    assert finished.code == 0, finished.err
+    train(tmp_path / "whole", *words)
+    whole, part = (load(tmp_path / name / LAST) for name in ("whole", "part"))
+    for key in ("state_dict", "optimizer_states", "preconditioner", "global_step"):
+        assert_equal(whole[key], part[key], key)
+
+
+def test_evaluate_at_the_trained_size_and_another(tmp_path: Path) -> None:
+    summary = train(tmp_path / "r", "data.holdout=true")
+    outcome = call(f"ckpt_path=r/{LAST}", program="evaluate")
+    assert outcome.code == 0, outcome.err
+    metrics = json.loads((tmp_path / "r" / "evaluation" / "metrics.json").read_text())
+    assert {key: pytest.approx(summary[key], rel=1e-5) for key in metrics} == metrics
+    assert set(metrics) == {"mse", "psnr", "ssim", "psnr_heldout"}
+    outcome = call(f"ckpt_path=r/{LAST}", "size=37", "output_dir=large", program="evaluate")
+    assert outcome.code == 0 and "37 x 37" in outcome.out
+    assert Image.open(tmp_path / "large" / "reconstruction.png").size == (37, 37)
+    assert {path.name for path in (tmp_path / "large").iterdir()} == {
+        "metrics.json", "reconstruction.png", "comparison.png", "comparison.pdf", "comparison.npz",
+    }  # fmt: skip
+
+
+def test_a_resumed_wandb_run_keeps_its_id(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 3)
+        assert call(*TINY, "logger=wandb", "paths.run_dir=r").code == 130
+    run_id = (tmp_path / "r" / "wandb_id.txt").read_text()
+    time.sleep(1.1)  # offline folders are named by the second
+    assert call(f"ckpt_path=r/{LAST}").code == 0
+    assert (tmp_path / "r" / "wandb_id.txt").read_text() == run_id
+    folders = list((tmp_path / "r" / "wandb").glob("offline-run-*"))
+    assert len(folders) == 2 and all(run_id.strip() in folder.name for folder in folders)
+
+
+def test_metrics_csv_stands_in_a_run_that_dies(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows are on disk while the run goes, not at its end only."""
+    seen = []
+    working = MetricsCSV.save
+
+    def save(self: MetricsCSV) -> None:
+        working(self)
+        seen.append(self.path.read_text().count("\n") if self.path.exists() else 0)
+
+    monkeypatch.setattr(MetricsCSV, "save", save)
+    train(tmp_path / "r", *STEPS)
+    assert seen[-1] > 5
