@@ -8,7 +8,7 @@ positions, d inputs and o outputs of a layer, p = d o columns. K is held as a ma
 """
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from jaxtyping import Float
@@ -20,6 +20,7 @@ from spectrain.kernels.factors import Factor
 _ELEMENTWISE_FLOPS = 40
 # Small tiles save half of a symmetric kernel and stay in a CPU's cache; a GPU needs large ones to be busy.
 _CPU_TILES, _GPU_TILE = (128, 256), 2048
+_CPU_CHUNK = 2**24
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ def add_gram(K: Float[Tensor, "nE mE"], pair: Pair, E: int) -> None:
     if supported and position <= columns:
         _add_positions(K, pair, E)
     else:
-        _add_columns(K, pair, E)
+        for left, right in zip(pair.left.split(), pair.right.split(), strict=True):
+            _add_columns(K, replace(pair, left=left, right=right), E)
 
 
 def mirror(K: Float[Tensor, "nE nE"], E: int) -> None:
@@ -117,11 +119,13 @@ def _add_columns(K: Float[Tensor, "nE mE"], pair: Pair, E: int) -> None:
     left, right = pair.left, pair.right
     units = left.sizes.outputs
     unit_bytes = left.C * left.sizes.columns // units * left.itemsize
+    # Fresh large buffers cost a CPU more in page faults than small chunks cost in calls.
+    workspace = min(pair.workspace, _CPU_CHUNK) if K.device.type == "cpu" else pair.workspace
     rows = int(max(1, pair.workspace // max(1, 2 * unit_bytes)))
     for i, j in tiles(left.n, right.n, rows, pair.symmetric):
         one, two = left.rows(i), right.rows(j)
         same = pair.symmetric and i == j
-        step = int(max(1, pair.workspace // max(1, (one.n + (0 if same else two.n)) * unit_bytes)))
+        step = int(max(1, workspace // max(1, (one.n + (0 if same else two.n)) * unit_bytes)))
         for q in spans(units, min(step, units)):
             g1 = one.columns(q.start, q.stop).reshape(one.n * E, -1)
             g2 = g1 if same else two.columns(q.start, q.stop).reshape(two.n * E, -1)

@@ -49,6 +49,10 @@ class Factor(ABC):
     def columns(self, start: int, stop: int) -> Float[Tensor, "n C q"]:
         """Columns of the Jacobian, formed: those of the layer's outputs start .. stop."""
 
+    def split(self) -> "tuple[Factor, ...]":
+        """Factors of disjoint columns, each of a plainer form: a weight apart from its bias."""
+        return (self,)
+
     @property
     def has_positions(self) -> bool:
         """Whether the position Gram is on offer; if not, only columns are."""
@@ -192,6 +196,10 @@ class Outer(Factor):
         n, C, T, _ = self.b.shape
         b = self.b[..., start:stop].transpose(2, 3).reshape(n, -1, T)
         return torch.bmm(b, self.inputs()).view(n, C, -1)
+
+    def split(self) -> tuple[Factor, ...]:
+        """A bias's gradient is the sum of b over positions."""
+        return (replace(self, bias=0.0), Dense(self.bias * self.b.sum(2))) if self.bias else (self,)
 
     @property
     def has_positions(self) -> bool:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
-from spectrain.kernels.factors.base import Factor, Sizes
+from spectrain.kernels.factors.base import Dense, Factor, Sizes
 
 _UNFOLDED_BYTES = 2**26
 
@@ -117,6 +117,12 @@ class Patches(Factor):
             return torch.matmul(left, b).reshape(n, C, -1)
         b = b[..., start:stop].permute(0, 2, 1, 4, 3).flatten(2, 3)
         return torch.matmul(b, a).view(n, a.shape[1], C, -1).transpose(1, 2).reshape(n, C, -1)
+
+    def split(self) -> tuple[Factor, ...]:
+        """A bias's gradient is the sum of b over pixels."""
+        if not self.bias:
+            return (self,)
+        return (replace(self, bias=0.0), Dense(self.bias * self.b.flatten(4).sum(-1).sum(2)))
 
     @property
     def has_positions(self) -> bool:
