@@ -16,8 +16,8 @@ EVALUATE = "evaluate"
 
 NUMBERS = ["data.size", "model.width", "model.depth", "spectrum.rank", "spectrum.subset_size", "trainer.max_steps"]
 # null and lists are refused too; tests/unit/cli/test_validation.py has every kind for every key.
-NOT_COUNTS = ["0", "-1", "nan", "inf", "many", "2.5"]
-NOT_RATES = ["0", "-0.1", "nan", "inf", "-inf", "fast", "true", "null", "[1,2]", "'0.1 '"]
+NOT_COUNTS = ["0", "-1", "nan", "many"]
+NOT_RATES = ["0", "-0.1", "nan", "inf", "fast"]
 
 
 @pytest.fixture

@@ -73,7 +73,8 @@ def state(folder: Path) -> dict[str, Any]:
         **{key: found.get(key) for key in kept},
         "rows": rows,
         "spectrum": spectrum,
-        "random": found["callbacks"]["RandomState"],
+        # Python's own generator is left out: beartype, which checks shapes in tests only, draws from it.
+        "random": {key: found["callbacks"]["RandomState"][key] for key in ("torch", "numpy")},
     }
 
 
@@ -191,6 +192,7 @@ def test_the_resume_command_can_be_typed(
     assert outcome.code == 0, outcome.err
 
 
+@pytest.mark.slow
 def test_ctrl_c_on_a_real_process(tmp_path: Path) -> None:
     """SIGINT once training has begun: 130, last.ckpt, and a printed command that finishes the same run."""
     words = [w for w in TINY if not w.startswith(("trainer.max_steps", "trainer.val"))]
