@@ -139,12 +139,22 @@ def compute(left: Side, right: Side | None, sizes: Split, sinks: Callable[[Names
         for j in spans(other.n, sizes.columns):
             if symmetric and j.start < i.start:
                 continue
-            diagonal = symmetric and i == j
-            one = left.factors(i)
-            two = one if diagonal else other.factors(j)
-            groups: dict[Sink, list[Pair]] = {}
-            for names in one.keys() & two.keys():
-                pair = Pair(one[names], two[names], diagonal, sizes.workspace)
-                groups.setdefault(sinks(names), []).append(pair)
-            for sink, pairs in groups.items():
+            # In a function of its own, so that no name holds the last block's factors while the next ones are made.
+            for sink, pairs in _pairs(left, other, i, j, sizes, sinks, symmetric).items():
                 sink.write(i, j, pairs, symmetric, progress)
+                pairs.clear()
+
+
+def _pairs(
+    left: Side, right: Side, i: slice, j: slice, sizes: Split, sinks: Callable[[Names], Sink], symmetric: bool
+) -> dict[Sink, list[Pair]]:
+    """Both sides' factors of every layer, by where their Gram matrix goes."""
+    diagonal = symmetric and i == j
+    one = left.factors(i)
+    two = one if diagonal else right.factors(j)
+    groups: dict[Sink, list[Pair]] = {}
+    for names in one:  # in the order of the network, so that sums come out the same in every process
+        if names not in two:
+            continue
+        groups.setdefault(sinks(names), []).append(Pair(one[names], two[names], diagonal, sizes.workspace))
+    return groups

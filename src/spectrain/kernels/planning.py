@@ -77,8 +77,9 @@ def _look(network: Network, x: Inputs, plan: Plan) -> Look:
     kept = sum(factor.row_bytes for factor in sample.values())
     activations = saved.bytes() // rows_of(x)
     # The pass holds what autograd saved, as much again while it runs, and a copy of the factors; a Jacobian pass holds
-    # a gradient with respect to every saved tensor for every output at once.
-    graph = 2 * activations + 2 * kept + (2 * activations * outputs if plan.rest else 0)
+    # a gradient with respect to every saved tensor for every output at once, and copies of the Jacobian on its way.
+    jacobian = sum(sample[(name,)].row_bytes for name in plan.rest)
+    graph = 2 * activations + 2 * kept + (2 * activations * outputs + 3 * jacobian if plan.rest else 0)
     return Look(plan, Costs(kept, graph), sample, C)
 
 

@@ -1,3 +1,7 @@
+import os
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
@@ -171,3 +175,20 @@ def test_wrong_choices_are_refused() -> None:
         empirical_ntk(mlp().requires_grad_(False), points(3))
     with pytest.raises(InputError, match="no points"):
         empirical_ntk(mlp(), points(0))
+
+
+def test_two_processes_compute_the_same_bits() -> None:
+    """A run that is resumed in another process must see the same kernel; hashes of names differ between processes."""
+    code = (
+        "import torch; from torch import nn; from spectrain.kernels import empirical_ntk; torch.manual_seed(0);"
+        "torch.set_num_threads(1);"
+        "m = nn.Sequential(nn.Linear(3, 50), nn.ReLU(), nn.Linear(50, 50), nn.ReLU(), nn.Linear(50, 50), nn.Linear(50, 1));"
+        "print(empirical_ntk(m, torch.randn(20, 3)).double().numpy().tobytes().hex())"
+    )
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
+        ).stdout
+        for seed in ("1", "2", "3")
+    }
+    assert len(found) == 1
