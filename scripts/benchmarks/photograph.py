@@ -31,15 +31,15 @@ from spectrain.models import center_output, mlp
 from spectrain.optim import apply_scales, cosine, scaled_groups
 
 TASKS: dict[str, dict[str, Any]] = {
-    "64": {"size": 64, "width": 256, "batch_size": None, "steps": 300, "rank": 256, "target": 30.0},
-    "128": {"size": 128, "width": 512, "batch_size": 4096, "steps": 300, "rank": 256, "target": 25.0},
+    "64": {"size": 64, "width": 256, "batch_size": None, "rank": 128, "landmarks": 576, "target": 30.0},
+    "128": {"size": 128, "width": 512, "batch_size": 4096, "rank": 128, "landmarks": 1024, "target": 25.0},
 }
 OPTIMIZERS = {
     "soap": lambda params, lr: SOAP(params, lr=lr, betas=(0.95, 0.95), precondition_frequency=10, weight_decay=0.0),
     "adam": lambda params, lr: torch.optim.Adam(params, lr=lr),
 }
 RATES = {"soap": (0.005, 0.01, 0.02), "adam": (0.005, 0.01, 0.02)}
-EVERY, LANDMARKS, ALPHA = 20, 1024, 0.5
+STEPS, EVERY, ALPHA = 300, 20, 0.7
 
 
 def run_cell(cell: dict[str, Any]) -> dict[str, Any]:
@@ -53,11 +53,13 @@ def run_cell(cell: dict[str, Any]) -> dict[str, Any]:
     optimizer = apply_scales(OPTIMIZERS[cell["optimizer"]](scaled_groups(network), cell["rate"]))
     schedule = cosine(optimizer, max_steps=cell["steps"])
     S = SamplePreconditioner(spectral_maps.power(ALPHA))
-    landmarks = choose_landmarks(data.train_x, LANDMARKS, grid_shape=data.grid_shape) if cell["precondition"] else None
+    landmarks = None
+    if cell["precondition"]:
+        landmarks = choose_landmarks(data.train_x, cell["landmarks"], grid_shape=data.grid_shape)
     batches, spectrum, refresh = iter(data.train_dataloader()), None, 0.0
     curve, measuring, begun = [], 0.0, time.process_time()
     for step in range(cell["steps"] + 1):
-        if step % 10 == 0:
+        if step % 5 == 0:
             paused = time.process_time()
             curve.append((step, paused - begun - measuring, psnr(network, data)))
             measuring += time.process_time() - paused
@@ -142,7 +144,7 @@ def overhead(seed: int) -> None:
         data = ImageDataModule(None, task["size"], batch_size=task["batch_size"])
         network = mlp(2, 1, width=task["width"], depth=3)
         optimizer = OPTIMIZERS["soap"](scaled_groups(network), 0.01)
-        landmarks = choose_landmarks(data.train_x, LANDMARKS, grid_shape=data.grid_shape)
+        landmarks = choose_landmarks(data.train_x, task["landmarks"], grid_shape=data.grid_shape)
         for rank in (64, 128, 256):
             S = SamplePreconditioner(spectral_maps.power(ALPHA))
             S.update(landmarks.extend(landmarks.spectrum(network, rank), data.train_x, network))
@@ -183,7 +185,7 @@ def main() -> None:
     rows = []
     for optimizer in args.optimizer:
         for seed in args.seed:
-            cell = {**TASKS[args.task], "image": args.image, "optimizer": optimizer, "seed": seed}
+            cell = {**TASKS[args.task], "steps": STEPS, "image": args.image, "optimizer": optimizer, "seed": seed}
             cell["parameterization"] = args.parameterization
             cell["rank"] = args.rank or cell["rank"]
             rows.append(compare(cell, tuple(args.rates or RATES[optimizer]), args.core))

@@ -129,5 +129,6 @@ class WideNetworkModule(pl.LightningModule):
         saved = getattr(self.trainer.checkpoint_callback, "last_model_path", "") or "none yet"
         return (
             f"The loss is {loss} at step {self.trainer.global_step} (learning rate {self._rate():.3g}); the run stops "
-            f"here. Last good checkpoint: {saved}. Try a lower optimizer.lr, preconditioner=none, or a smaller spectrum.rank."
+            f"here. Last good checkpoint: {saved}. "
+            "Try a lower optimizer.lr, preconditioner=none, or a smaller spectrum.rank."
         )
