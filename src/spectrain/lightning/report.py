@@ -173,7 +173,8 @@ def print_table(folder: Path, summary: dict[str, Any]) -> None:
         sooner = f"; that PSNR was reached after {reached:.1f} s" if reached is not None else ""
         table.add_row("gain", f"{summary['gain_db']:+.2f} dB in the same steps ({base}{sooner})")
     table.add_row("summary", str(folder / "summary.json"))
-    table.add_row("figures", str(folder / "figures"))
+    if (folder / "figures").exists():
+        table.add_row("figures", str(folder / "figures"))
     Console(file=sys.stdout, highlight=False, width=200).print(table)
 
 
