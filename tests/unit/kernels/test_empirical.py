@@ -182,7 +182,7 @@ def test_two_processes_compute_the_same_bits() -> None:
     code = (
         "import torch; from torch import nn; from spectrain.kernels import empirical_ntk; torch.manual_seed(0);"
         "torch.set_num_threads(1);"
-        "m = nn.Sequential(nn.Linear(3, 50), nn.ReLU(), nn.Linear(50, 50), nn.ReLU(), nn.Linear(50, 50), nn.Linear(50, 1));"
+        "r = nn.ReLU(); m = nn.Sequential(nn.Linear(3, 50), r, nn.Linear(50, 50), r, nn.Linear(50, 1));"
         "print(empirical_ntk(m, torch.randn(20, 3)).double().numpy().tobytes().hex())"
     )
     found = {

@@ -58,6 +58,16 @@ def test_symmetric_positive_and_equivariant(name: str, n: int, seed: int) -> Non
     assert relative_error(full.diagonal(dim1=2, dim2=3).mean(2), K) < 1e-12
 
 
+@pytest.mark.parametrize(("name", "n"), [("mlp", 300), ("tokens", 150), ("conv2d", 140), ("bare parameters", 140)])
+@pytest.mark.parametrize("kind", ["trace", "full"])
+def test_kernels_larger_than_a_tile(name: str, n: int, kind: str) -> None:
+    """Symmetric tiles, mirrored, against the cross-kernel of the same points, which has no symmetry to use."""
+    module, x, _ = build(name, n=n)
+    K = empirical_ntk(module, x, outputs=kind)
+    assert relative_error(K, empirical_ntk(module, x, x.clone(), outputs=kind)) < 1e-12
+    assert torch.equal(K, K.transpose(0, 1) if kind == "trace" else K.permute(1, 0, 3, 2))
+
+
 @settings(max_examples=10)
 @given(st.floats(0.1, 10.0), seeds)
 def test_scaling_the_outputs_scales_the_kernel(scale: float, seed: int) -> None:
