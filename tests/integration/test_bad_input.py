@@ -85,10 +85,10 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["data.path=skimage:camra"], ["skimage:camra", "skimage:camera"]),
     (["data.path=3"], ["data.path=3"]),
     # ranks and subsets
-    (["spectrum.rank=2000"], ["spectrum.rank=2000", "spectrum.subset_size=1024"]),
-    (["spectrum.subset_size=32"], ["spectrum.rank=64", "spectrum.subset_size=32"]),
+    (["spectrum.rank=2000", "spectrum.subset_size=1024"], ["spectrum.rank=2000", "spectrum.subset_size=1024"]),
+    (["spectrum.rank=64", "spectrum.subset_size=32"], ["spectrum.rank=64", "spectrum.subset_size=32"]),
     (["data.size=6", "spectrum.rank=40"], ["spectrum.rank=40", "36"]),
-    (["spectral_map.rank=64"], ["spectral_map.rank=64", "spectrum.rank"]),
+    (["spectral_map.rank=64", "spectrum.rank=64"], ["spectral_map.rank=64", "spectrum.rank"]),
     # checkpoints
     (["ckpt_path=none.ckpt"], ["ckpt_path=none.ckpt", "does not exist"]),
     (["ckpt_path=pictures"], ["ckpt_path=pictures", "folder"]),
