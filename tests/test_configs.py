@@ -163,10 +163,13 @@ def test_maps(choice: str) -> None:
         cfg.spectral_map.alpha = 0.5
     S = build.build(cfg, "preconditioner")
     assert isinstance(S, SamplePreconditioner)
+    k = cfg.spectrum.rank  # as many eigenvalues as a run gives it
+    assert (S.spectral_map(torch.linspace(2, 1, k, dtype=torch.float64)) > 0).all()
+    if choice not in ("identity", "flatten", "power"):
+        return
     ratio = S.spectral_map(torch.tensor([16.0, 4.0, 1.0], dtype=torch.float64))
     expected = {"identity": [1, 1, 1], "flatten": [1 / 16, 1 / 4, 1], "power": [1 / 4, 1 / 2, 1]}
-    assert torch.isfinite(ratio).all() and (ratio > 0).all()
-    assert ratio.tolist() == pytest.approx(expected.get(choice, ratio.tolist()))
+    assert ratio.tolist() == pytest.approx(expected[choice])
 
 
 @of_group("preconditioner")
