@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils import checkpoint as checkpointing
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from spectrain.errors import InputError
@@ -161,6 +162,33 @@ def undisturbed(network: Network) -> Iterator[None]:
         stack.enter_context(torch.random.fork_rng(devices=cuda))
         stack.enter_context(torch.autocast(network.device.type, enabled=False))
         stack.enter_context(torch.compiler.set_stance("force_eager"))
+        stack.enter_context(_without_checkpointing())
         stack.callback(torch.set_float32_matmul_precision, precision)
         torch.set_float32_matmul_precision("highest")
         yield
+
+
+class _Plain:
+    """In place of a checkpointed segment: the segment itself."""
+
+    @staticmethod
+    def apply(function: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
+        return function(*args)
+
+
+def _once(*args: Any, **kwargs: Any) -> Iterator[None]:
+    yield
+
+
+@contextmanager
+def _without_checkpointing() -> Iterator[None]:
+    """Checkpointed segments run as they are: run again during backward, they would meet the module's own parameters."""
+    places = {"CheckpointFunction": _Plain, "_checkpoint_without_reentrant_generator": _once}
+    before = {name: getattr(checkpointing, name) for name in places if hasattr(checkpointing, name)}
+    try:
+        for name in before:
+            setattr(checkpointing, name, places[name])
+        yield
+    finally:
+        for name, value in before.items():
+            setattr(checkpointing, name, value)

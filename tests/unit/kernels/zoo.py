@@ -6,6 +6,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 N = 5
 
@@ -199,6 +200,18 @@ class OddBroadcast(nn.Module):
         return torch.einsum("qd,ntd->nq", self.q(self.queries), self.k(x)).tanh()
 
 
+class Checkpointed(nn.Module):
+    """A segment whose activations are thrown away and computed again during backward."""
+
+    def __init__(self, reentrant: bool) -> None:
+        super().__init__()
+        self.segment, self.head = nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 4)), nn.Linear(4, 2)
+        self.scale, self.reentrant = nn.Parameter(torch.ones(4)), reentrant
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(checkpoint(self.segment, x * self.scale, use_reentrant=self.reentrant))
+
+
 def convnet(conv: nn.Module, *more: nn.Module) -> nn.Module:
     return nn.Sequential(conv, nn.Tanh(), *more, nn.Flatten(), nn.LazyLinear(2))
 
@@ -305,6 +318,8 @@ ZOO: dict[str, tuple[Make, object, bool]] = {
     "folded frames": (FoldedFrames, (2, 1, 4, 4), True),
     "time first": (TimeFirst, SEQUENCE, True),
     "queries without points": (OddBroadcast, SEQUENCE, False),
+    "checkpointed": (lambda: Checkpointed(False), FLAT, True),
+    "checkpointed, reentrant": (lambda: Checkpointed(True), FLAT, True),
     "compiled": (lambda: torch.compile(mlp(nn.ReLU())), FLAT, True),
     "compiled layer": (lambda: mlp(torch.compile(nn.Sequential(nn.Linear(6, 6), nn.ReLU()))), FLAT, True),
     "transformer": (transformer, SEQUENCE, True),
@@ -358,9 +373,11 @@ def build(name: str, n: int = N, seed: int = 0) -> tuple[nn.Module, object, bool
 
 
 def plain(module: nn.Module) -> nn.Module:
-    """A copy without torch.compile around any part, for the oracle."""
+    """A copy for the oracle, without torch.compile around any part, or reentrant checkpoints, which refuse autograd.grad."""
     module = copy.deepcopy(module)
     for name, child in list(module.named_modules()):
+        if isinstance(child, Checkpointed):
+            child.reentrant = False
         if hasattr(child, "_orig_mod") and name:
             parent = module.get_submodule(name.rpartition(".")[0]) if "." in name else module
             setattr(parent, name.rpartition(".")[2], child._orig_mod)
