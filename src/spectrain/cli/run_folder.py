@@ -116,7 +116,12 @@ def choose_run_folder(cfg: DictConfig, name: str) -> Path:
 
 def make_run_folder(folder: Path, cfg: DictConfig) -> None:
     """Create the folder with config.yaml (resolved) in it."""
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:
+        raise InputError(
+            f"the run folder {folder} cannot be made ({error.strerror}); give another place with paths.output_dir=..."
+        ) from error
     header = f"# spectrain {spectrain.__version__}\n"
     (folder / "config.yaml").write_text(header + OmegaConf.to_yaml(cfg, resolve=True))
 

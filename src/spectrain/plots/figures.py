@@ -193,5 +193,5 @@ def _shades(count: int) -> list[Any]:
 
 def _step_axis(axis: Axes, steps: Array) -> None:
     # symlog: step 0, where everything starts, has no place on a logarithmic axis
-    axis.set_xscale("symlog", linthresh=1, linscale=0.3)
+    axis.set_xscale("symlog", linthresh=max(1, steps[steps > 0].min(initial=steps.max())), linscale=0.3)
     axis.set(xlabel="optimizer steps", xlim=(min(0, steps.min()), max(1, steps.max()) * 1.05))
