@@ -192,3 +192,23 @@ def test_two_processes_compute_the_same_bits() -> None:
         for seed in ("1", "2")
     }
     assert len(found) == 1
+
+
+@pytest.mark.parametrize("method", ["auto", "jacobian"])
+def test_buffers_that_the_forward_updates_stay_as_they_were(method: str) -> None:
+    class Counts(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layer = nn.Linear(4, 2)
+            self.register_buffer("calls", torch.zeros((), dtype=torch.long))
+            self.register_buffer("seen", torch.ones(3))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.calls += 1
+            self.seen.mul_(2)
+            return self.layer(x)
+
+    module = Counts().double()
+    empirical_ntk(module, points(5), method=method)
+    assert int(module.calls) == 0
+    assert torch.equal(module.seen, torch.ones(3, dtype=torch.float64))
