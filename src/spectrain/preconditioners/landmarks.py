@@ -126,7 +126,8 @@ def _spline_weights(nodes: Tensor, at: Tensor) -> Tensor:
     if degree == 0:
         return torch.ones(len(at), 1, dtype=torch.float64)
     spline = make_interp_spline(nodes.double().cpu(), np.eye(len(nodes)), k=degree)
-    return torch.from_numpy(spline(at.double().cpu()))
+    # A copy: NumPy aligns memory as it comes, and with the alignment the rounding of a matrix product changes.
+    return torch.from_numpy(spline(at.double().cpu())).clone()
 
 
 def _nystrom(network: nn.Module, x: Tensor, landmarks: Tensor, spectrum: Spectrum) -> Tensor:

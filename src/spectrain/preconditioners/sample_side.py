@@ -38,8 +38,8 @@ class SamplePreconditioner:
         S.refresh(model, x)  # every so often: the kernel moves with the weights
         loss = criterion(S(model(x)), y)  # loss of model(x), gradient of the output multiplied by S
 
-    Until the first `refresh` or `update` it is the identity. `update` takes eigenvectors at all N training points; a minibatch
-    names its rows by `index`, and S is built from those rows, orthonormalised in the order of the modes.
+    Until the first `refresh` or `update` it is the identity. `update` takes eigenvectors at all N training points; a
+    minibatch names its rows by `index`, and S is built from those rows, orthonormalised in the order of the modes.
     """
 
     def __init__(self, spectral_map: SpectralMap) -> None:
