@@ -269,3 +269,14 @@ def test_metrics_csv_stands_in_a_run_that_dies(tmp_path: Path, monkeypatch: pyte
     monkeypatch.setattr(MetricsCSV, "save", save)
     train(tmp_path / "r", *STEPS)
     assert seen[-1] > 5
+
+
+def test_the_baseline_of_a_resumed_run_is_not_made_twice(tmp_path: Path) -> None:
+    first = train(tmp_path / "run", "baseline=true")
+    written = {p: p.stat().st_mtime_ns for p in (tmp_path / "run" / "baseline").rglob("*") if p.is_file()}
+    again = resume(tmp_path / "run" / "checkpoints" / "last.ckpt")
+    assert again["gain_db"] == first["gain_db"]
+    assert again["baseline_psnr"] == first["baseline_psnr"]
+    assert written == {p: p.stat().st_mtime_ns for p in (tmp_path / "run" / "baseline").rglob("*") if p.is_file()}
+    longer = resume(tmp_path / "run" / "checkpoints" / "last.ckpt", "trainer.max_steps=8")
+    assert "gain_db" not in longer  # six steps without cannot be compared with eight

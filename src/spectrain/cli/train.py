@@ -15,7 +15,10 @@ import hydra
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities.exceptions import SIGTERMException
+from pytorch_lightning.utilities.exceptions import (
+    MisconfigurationException,  # type: ignore[attr-defined]
+    SIGTERMException,
+)
 
 from spectrain.cli import build
 from spectrain.cli.allowlist import check_targets
@@ -104,6 +107,8 @@ def fit(cfg: DictConfig, folder: Path) -> Run:
     print(f"run folder: {folder}", flush=True)
     try:
         trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
+    except MisconfigurationException as error:  # such as a checkpoint's monitor that nobody logs
+        raise InputError(str(error)) from error
     except SIGTERMException:
         sys.exit(TERMINATED)  # Lightning's own exit code would be 0
     except SystemExit as end:  # Lightning's answer to a second Ctrl-C
@@ -119,13 +124,29 @@ def fit_baseline(cfg: DictConfig, folder: Path) -> RunHistory | None:
     for key in ("preconditioner", "logger"):
         OmegaConf.update(without, key, {"_target_": None}, merge=False, force_add=True)
     without.ckpt_path = None
+    place = folder / "baseline"
+    if place.exists():  # of the earlier part of a resumed run
+        return finished_history(place, cfg.trainer.max_steps)
     print("now the same without the preconditioner, for comparison (baseline=false leaves it out)")
     try:
-        run = fit(without, folder / "baseline")
-    except InputError as error:
+        run = fit(without, place)
+    except (InputError, OSError) as error:  # the main run is done; its summary must not be lost
         print(f"warning: the run without the preconditioner did not finish: {error}", file=sys.stderr)
         return None
     return None if run.interrupted else run.history
+
+
+def finished_history(folder: Path, steps: int) -> RunHistory | None:
+    """The history in a run folder's last checkpoint, if that run made `steps` steps."""
+    file = folder / "checkpoints" / "last.ckpt"
+    if not file.exists() or (checkpoint := load_checkpoint(str(file)))["global_step"] != steps:
+        print(
+            f"warning: {folder} holds a run that was not finished; it is left out of the comparison.", file=sys.stderr
+        )
+        return None
+    history = RunHistory(SpectrumCallback())
+    history.load_state_dict(checkpoint["callbacks"]["RunHistory"])
+    return history
 
 
 def resume_command(folder: Path) -> str:

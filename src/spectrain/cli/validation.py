@@ -50,6 +50,13 @@ positive_float = Rule(lambda value: _is_number(value) and value > 0, "a finite n
 non_negative_float = Rule(
     lambda value: _is_number(value) and value >= 0, "a finite number of at least 0", is_float=True
 )
+size = Rule(
+    lambda value: (
+        (_is_int(value) and value > 0)
+        or (OmegaConf.is_list(value) and len(value) == 2 and all(_is_int(side) and side > 0 for side in value))
+    ),
+    "a whole number of at least 1 (the longer side), [rows, columns]",
+)
 boolean = Rule(lambda value: isinstance(value, bool), "true or false")
 seed = Rule(lambda value: _is_int(value) and 0 <= value < 2**32, "a whole number from 0 to 4294967295")
 path = Rule(lambda value: isinstance(value, str) and value != "", "the path of a file or folder, as a text")
@@ -69,7 +76,7 @@ RULES: dict[str, Rule] = {
     "paths.run_dir": optional(path),
     "output_dir": optional(path),
     "size": optional(positive_int),
-    "data.size": positive_int,
+    "data.size": optional(size),
     "data.batch_size": optional(positive_int),
     "data.grayscale": boolean,
     "data.holdout": boolean,
@@ -96,6 +103,7 @@ RULES: dict[str, Rule] = {
     "optimizer.momentum": non_negative_float,
     "optimizer.precondition_frequency": positive_int,
     "schedule.warmup_steps": non_negative_int,
+    "logger.mode": choice("online", "offline", "disabled"),
     "spectrum.rank": positive_int,
     "spectrum.subset_size": positive_int,
     "spectrum.every_n_steps": positive_int,

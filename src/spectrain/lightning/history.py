@@ -49,6 +49,7 @@ class RunHistory(pl.Callback):
         self.clock = Stopwatch()
         self.rows: list[dict[str, float]] = []
         self.edges: list[int] = []
+        self.best_loss = float("inf")
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -69,6 +70,7 @@ class RunHistory(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop "early" after the last step: Lightning then validates and saves, whatever val_check_interval is."""
+        self.best_loss = min(self.best_loss, float(outputs["loss"]))
         if trainer.global_step >= trainer.max_steps:
             trainer.should_stop = True
 
@@ -116,11 +118,13 @@ class RunHistory(pl.Callback):
             "seconds": self.clock.seconds,
             "cpu_seconds": self.clock.cpu_seconds,
             "edges": self.edges,
+            "best_loss": self.best_loss,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from an earlier part of the run."""
         self.rows, self.edges = list(state_dict["rows"]), list(state_dict["edges"])
+        self.best_loss = state_dict["best_loss"]
         self.clock.seconds, self.clock.cpu_seconds = state_dict["seconds"], state_dict["cpu_seconds"]
 
 

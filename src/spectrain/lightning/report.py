@@ -78,6 +78,7 @@ def summarize(
     return {
         **quality,
         "loss": float(loss) if loss is not None else None,
+        "best_loss": history.best_loss,
         "best_psnr": float(psnr.max()) if len(psnr) else None,
         "best_ssim": float(history.column("ssim").max()) if len(psnr) else None,
         "best_mse": float(history.column("mse").min()) if len(psnr) else None,

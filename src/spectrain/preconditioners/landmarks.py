@@ -5,6 +5,8 @@ Shapes: n training points, m landmarks, d input dims, k modes.
 
 import math
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -41,7 +43,8 @@ class Landmarks:
 
     def spectrum(self, network: nn.Module, rank: int, init: Tensor | None = None) -> Spectrum:
         """Leading `rank` eigenpairs of K/m, K the trace kernel of `network` on the landmarks; `init` warm-starts."""
-        K = empirical_ntk(network, self.points, outputs="trace")
+        with _evaluating(network):
+            K = empirical_ntk(network, self.points, outputs="trace")
         if not bool(torch.isfinite(K).all()):
             raise InputError(
                 "The kernel of the network has entries that are not finite; the weights may have diverged."
@@ -59,8 +62,21 @@ class Landmarks:
             values = interpolate_grid(spectrum.eigenvectors, self.axes, x)
         else:
             spectrum = _leading(spectrum, max(1, spectrum.resolved))  # an unresolved mode divides noise by noise
-            values = _nystrom(network, x, self.points, spectrum)
+            with _evaluating(network):
+                values = _nystrom(network, x, self.points, spectrum)
         return replace(spectrum, eigenvectors=orthonormal_columns(values))
+
+
+@contextmanager
+def _evaluating(network: nn.Module) -> Iterator[None]:
+    """Evaluation mode, then each module's own again: dropout and batch norm have no kernel in training."""
+    modes = [(module, module.training) for module in network.modules()]
+    network.eval()
+    try:
+        yield
+    finally:
+        for module, training in modes:
+            module.training = training
 
 
 def choose_landmarks(

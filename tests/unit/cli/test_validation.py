@@ -54,11 +54,24 @@ def test_what_is_absent_is_not_missed() -> None:
 
 
 POSITIVE_INTS = [
-    "model.width", "model.depth", "data.size", "trainer.max_steps", "trainer.val_check_interval", "spectrum.rank",
+    "model.width", "model.depth", "trainer.max_steps", "trainer.val_check_interval", "spectrum.rank",
     "spectrum.subset_size", "spectrum.every_n_steps",
 ]  # fmt: skip
+SIZES = [None, 1, 64, [12, 16]]
+NO_SIZES = [0, -1, 1.5, "64", True, float("nan"), [12], [12, 0], [12, 1.5], [1, 2, 3], {"a": 1}]
 POSITIVE_FLOATS = ["optimizer.lr", "model.scale", "model.omega"]
 NOT_POSITIVE = [0, -1, -0.5, float("nan"), float("inf"), float("-inf"), "many", "", True, False, None, [1], {"a": 1}]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=repr)
+def test_a_size_is_a_side_or_both_or_the_files_own(size: Any) -> None:
+    validate(changed("data.size", size))
+
+
+@pytest.mark.parametrize("size", NO_SIZES, ids=repr)
+def test_other_sizes_are_refused(size: Any) -> None:
+    with pytest.raises(InputError, match=r"data.size=.*\[rows, columns\]"):
+        validate(changed("data.size", size))
 
 
 @pytest.mark.parametrize("key", POSITIVE_INTS)

@@ -225,6 +225,22 @@ def test_any_module_with_dict_free_batches_trains(tmp_path: Path) -> None:
     assert run.module.preconditioner.ready
 
 
+def test_dropout_and_batch_norm_train_on_and_have_their_kernel_in_evaluation(tmp_path: Path) -> None:
+    layers = (
+        torch.nn.Linear(2, 16),
+        torch.nn.BatchNorm1d(16),
+        torch.nn.Dropout(0.1),
+        torch.nn.ReLU(),
+        torch.nn.Linear(16, 1),
+    )
+    network = torch.nn.Sequential(*layers)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", SpectrainWarning)  # a refresh that fails only warns
+        run = Run(tmp_path, network=network, steps=4).fit()
+    assert run.module.preconditioner.ready
+    assert all(module.training for module in network.modules())
+
+
 @pytest.mark.parametrize("precision", ["bf16-mixed", "64-true"])
 def test_precisions(tmp_path: Path, precision: str) -> None:
     run = Run(tmp_path, steps=4, precision=precision).fit()
