@@ -91,9 +91,13 @@ class RunHistory(pl.Callback):
         self.clock.stop()
 
     def record(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """One row: step, seconds, cpu_seconds, the validation's metrics, ``band_j`` energies."""
+        """One row: step, seconds, cpu_seconds, the validation's metrics, ``band_j`` energies; and the throughput."""
         metrics = {name: float(value) for name, value in _metrics(pl_module).compute().items()}
         row = {"step": trainer.global_step, "seconds": self.clock.seconds, "cpu_seconds": self.clock.cpu_seconds}
+        if self.rows and row["seconds"] > self.rows[-1]["seconds"]:
+            rate = (row["step"] - self.rows[-1]["step"]) / (row["seconds"] - self.rows[-1]["seconds"])
+            for logger in trainer.loggers:
+                logger.log_metrics({"time/steps_per_second": rate}, step=trainer.global_step)
         self.rows.append({**row, **metrics, **self._bands(trainer, pl_module)})
 
     def _bands(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """Module and callbacks under a real Trainer, on a small picture."""
 
+import csv
 import functools
 import signal
 import warnings
@@ -130,8 +131,6 @@ def test_resumed_metrics_csv_keeps_the_earlier_rows(tmp_path: Path) -> None:
     Run(tmp_path / "part").fit(tmp_path / "part" / "checkpoints" / "last.ckpt")
 
     def losses(run: str) -> dict[str, str]:
-        import csv
-
         rows = list(csv.DictReader((tmp_path / run / "metrics.csv").open()))
         return {row["step"]: row["train/loss"] for row in rows if row["train/loss"]}
 
@@ -257,3 +256,12 @@ def test_clipping_acts(tmp_path: Path) -> None:
         max(float((a - b).abs().max()) for a, b in zip(run.weights, start, strict=True)) for run in (free, clipped)
     ]
     assert moved[1] < 0.05 * moved[0]
+
+
+def test_throughput_and_learning_rate_are_logged(tmp_path: Path) -> None:
+    Run(tmp_path, steps=10).fit()
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    rates = {int(row["step"]): float(row["time/steps_per_second"]) for row in rows if row["time/steps_per_second"]}
+    assert list(rates) == [5, 10]
+    assert min(rates.values()) > 0
+    assert [row["optimizer/lr"] for row in rows if row["step"] == "0"] == ["0.05000000074505806"]
