@@ -191,12 +191,6 @@ def test_callbacks(tmp_path: Path) -> None:
     assert [type(callback).__name__ for callback in made] == ["SpectrumCallback", "ModelCheckpoint"]
 
 
-def test_adaptive_rate_follows_the_parameterisation_and_the_width() -> None:
-    ntk = accepted("model.width=200").optimizer.lr
-    assert accepted("model.width=800").optimizer.lr == pytest.approx(2 * ntk, rel=0.01)
-    assert accepted("model.width=800", "model.parameterization=standard").optimizer.lr == pytest.approx(ntk / 10)
-
-
 def test_comments_in_files_name_what_exists() -> None:
     """`relu | tanh | gelu | sine` beside a key lists what is allowed; the rule of that key must agree."""
     for choice in CHOICES:

@@ -19,6 +19,8 @@ from spectrain.models import center_output
 
 # Keys beside a _target_ that this program reads itself.
 NOT_ARGUMENTS = ("center_output", "adaptive_lr", "scale_free")
+# What constructors raise for settings that they do not take.
+REFUSALS = (TypeError, ValueError, LookupError, ArithmeticError, MisconfigurationException)
 # What a person may switch off is the rest.
 REQUIRED = ("data", "model", "optimizer", "trainer", "callbacks", "paths")
 
@@ -133,7 +135,8 @@ def build_trainer(cfg: DictConfig, callbacks: list[pl.Callback]) -> pl.Trainer:
         "logger": False,
         "default_root_dir": cfg.paths.run_dir,
     }
-    interval = min(cfg.trainer.val_check_interval, cfg.trainer.max_steps)
+    # Lightning counts this interval in batches, and an optimizer step may take several.
+    interval = min(cfg.trainer.val_check_interval, cfg.trainer.max_steps) * cfg.trainer.accumulate_grad_batches
     settings = {"plugins": [WholeCheckpoints()], **cfg.trainer, "val_check_interval": interval}
     try:
         trainer: pl.Trainer = _instantiate(settings, **fixed)
@@ -157,7 +160,7 @@ def _constructor_error(key: str, target: str, error: BaseException) -> Exception
     while cause is not None:
         if isinstance(cause, InputError):
             return cause
-        if isinstance(cause, (TypeError, ValueError, MisconfigurationException)) and cause.__cause__ is None:
+        if isinstance(cause, REFUSALS) and cause.__cause__ is None:
             return InputError(f"{key} ({target}) does not accept these settings: {cause}")
         if isinstance(cause, InstantiationException) and cause.__cause__ is None:  # Hydra's own, of a _target_ inside
             return InputError(f"{key} ({target}) cannot be made: {cause}")

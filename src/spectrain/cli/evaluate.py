@@ -51,7 +51,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     target = data.image
     if cfg.size is not None:
         target = torch.from_numpy(read_image(run.data.path, cfg.size, grayscale=run.data.grayscale))
-    prediction = predict_image(network, target.shape[0], target.shape[1])
+    prediction = predict_image(network, target.shape[0], target.shape[1], data.grid_shape)
     metrics = ImageMetrics(target, data.heldout_mask if cfg.size is None else None)
     metrics.update(prediction)
     result = {name: float(value) for name, value in metrics.compute().items()}
@@ -74,10 +74,10 @@ def load_network(network: nn.Module, checkpoint: dict[str, Any], path: str) -> N
 
 
 @torch.no_grad()
-def predict_image(network: nn.Module, rows: int, columns: int) -> Tensor:
-    """The network at every pixel of a grid over [-1, 1]^2, [rows * columns, C]."""
+def predict_image(network: nn.Module, rows: int, columns: int, trained: tuple[int, int]) -> Tensor:
+    """The network at every pixel of a picture of rows x columns that covers what the trained one covers, [N, C]."""
     dtype = next(network.parameters()).dtype
-    return torch.cat([network(x) for x in coordinate_grid(rows, columns).to(dtype).split(CHUNK)]).float()
+    return torch.cat([network(x) for x in coordinate_grid(rows, columns, trained).to(dtype).split(CHUNK)]).float()
 
 
 def write_evaluation(folder: Path, target: Tensor, image: Tensor, result: dict[str, float]) -> None:

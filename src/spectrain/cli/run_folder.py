@@ -14,7 +14,16 @@ import spectrain
 from spectrain.errors import InputError
 
 # What a resumed run must share with the run that wrote the checkpoint; the rest (max_steps, logger, paths) may change.
-FIXED_ON_RESUME = ("data", "model", "optimizer", "preconditioner", "spectral_map", "spectrum", "seed")
+FIXED_ON_RESUME = (
+    "data",
+    "model",
+    "optimizer",
+    "preconditioner",
+    "spectral_map",
+    "spectrum",
+    "seed",
+    "trainer.accumulate_grad_batches",
+)
 
 
 def load_checkpoint(path: str) -> dict[str, Any]:
@@ -133,7 +142,8 @@ def _numbered(parent: Path, stem: str) -> Iterator[Path]:
 
 
 def _fixed(cfg: DictConfig) -> dict[str, Any]:
-    return {key: OmegaConf.to_container(OmegaConf.create({"v": cfg.get(key)}))["v"] for key in FIXED_ON_RESUME}  # type: ignore[index,call-overload]
+    values = {key: OmegaConf.select(cfg, key) for key in FIXED_ON_RESUME}
+    return {key: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for key, v in values.items()}
 
 
 def _differences(saved: Any, now: Any, key: str = "") -> Iterator[str]:

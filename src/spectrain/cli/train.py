@@ -7,6 +7,7 @@ import re
 import shlex
 import sys
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import hydra
 import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.utilities.exceptions import (  # type: ignore[attr-defined]
     MisconfigurationException,
@@ -23,7 +25,7 @@ from pytorch_lightning.utilities.exceptions import (  # type: ignore[attr-define
 from spectrain.cli import build
 from spectrain.cli.allowlist import check_targets
 from spectrain.cli.config_dir import config_dir
-from spectrain.cli.errors import run_guarded
+from spectrain.cli.errors import INTERRUPTED, explain, run_guarded
 from spectrain.cli.overrides import check_overrides, normalize
 from spectrain.cli.run_folder import choose_run_folder, load_checkpoint, make_run_folder, resumed_config
 from spectrain.cli.validation import validate
@@ -70,15 +72,17 @@ def train(cfg: DictConfig, overrides: list[str] | None = None, task: str = "imag
     check_targets(cfg, cfg.allow_targets)
     folder = choose_run_folder(cfg, task)
     run = fit(cfg, folder)
-    baseline = None
-    if cfg.baseline and build.is_on(cfg, "preconditioner") and not run.interrupted:
-        baseline = fit_baseline(cfg, folder)
+    baseline, stopped = None, run.interrupted
+    if cfg.baseline and build.is_on(cfg, "preconditioner") and not stopped:
+        baseline, stopped = fit_baseline(cfg, folder)
     summary = finish_run(
         folder, run.trainer, run.module, run.history, run.spectrum, baseline=baseline, figures=cfg.figures
     )
     if run.interrupted:
         step, steps = run.trainer.global_step, run.trainer.max_steps
-        print(f"Stopped at step {step} of {steps}. To resume:\n  {resume_command(folder)}")
+        command = resume_command(folder, list(cfg.allow_targets))
+        print(f"Stopped at step {step} of {steps}. To resume:\n  {command}")
+    if stopped:
         raise KeyboardInterrupt
     return summary
 
@@ -118,46 +122,57 @@ def fit(cfg: DictConfig, folder: Path) -> Run:
     return Run(folder, trainer, module, history, spectrum, interrupt.interrupted)
 
 
-def fit_baseline(cfg: DictConfig, folder: Path) -> RunHistory | None:
-    """The same run without the preconditioner, in RUN/baseline, for the gain; None when it did not come to its end."""
+def fit_baseline(cfg: DictConfig, folder: Path) -> tuple[RunHistory | None, bool]:
+    """The same run without the preconditioner, in RUN/baseline, for the gain; and whether Ctrl-C stopped it.
+
+    Without a history where it did not come to its end: the main run is done, and nothing here may cost its summary.
+    """
     without = copy.deepcopy(cfg)
     for key in ("preconditioner", "logger"):
         OmegaConf.update(without, key, {"_target_": None}, merge=False, force_add=True)
     without.ckpt_path = None
     place = folder / "baseline"
-    if place.exists():  # of the earlier part of a resumed run
-        return finished_history(place, cfg.trainer.max_steps)
-    print("now the same without the preconditioner, for comparison (baseline=false leaves it out)")
     try:
+        if place.exists():  # of the earlier part of a resumed run
+            return finished_history(place, cfg.trainer.max_steps), False
+        print("now the same without the preconditioner, for comparison (baseline=false leaves it out)")
         run = fit(without, place)
-    except (InputError, OSError) as error:  # the main run is done; its summary must not be lost
-        print(f"warning: the run without the preconditioner did not finish: {error}", file=sys.stderr)
-        return None
-    return None if run.interrupted else run.history
+    except Exception as error:
+        print(f"warning: the run without the preconditioner did not finish: {explain(error) or error}", file=sys.stderr)
+        return None, False
+    except KeyboardInterrupt:
+        return None, True
+    return (None, True) if run.interrupted else (run.history, False)
 
 
 def finished_history(folder: Path, steps: int) -> RunHistory | None:
     """The history in a run folder's last checkpoint, if that run made `steps` steps."""
-    file = folder / "checkpoints" / "last.ckpt"
-    if not file.exists() or (checkpoint := load_checkpoint(str(file)))["global_step"] != steps:
-        print(
-            f"warning: {folder} holds a run that was not finished; it is left out of the comparison.", file=sys.stderr
-        )
+    checkpoint = load_checkpoint(str(folder / "checkpoints" / "last.ckpt"))
+    if checkpoint["global_step"] != steps:
+        made = checkpoint["global_step"]
+        print(f"warning: {folder} made {made} steps, not {steps}; it is left out of the comparison.", file=sys.stderr)
         return None
     history = RunHistory(SpectrumCallback())
     history.load_state_dict(checkpoint["callbacks"]["RunHistory"])
     return history
 
 
-def resume_command(folder: Path) -> str:
-    """What a person types to go on with the run in `folder`, in the way this run was started."""
+def resume_command(folder: Path, allow_targets: Sequence[str] = ()) -> str:
+    """What a person types to go on with the run in `folder`, in the way this run was started.
+
+    A checkpoint cannot allow targets to itself: the command line has to say them again.
+    """
     path = f"{folder}/checkpoints/last.ckpt"
     plain = re.fullmatch(r"[\w./:@+-]+", path, re.ASCII)
     override = f"ckpt_path={path}" if plain else "ckpt_path='{}'".format(path.replace("'", "\\'"))  # Hydra's quotes
+    allowed = [f"allow_targets=[{','.join(allow_targets)}]"] if allow_targets else []
     if "SPECTRAIN_ARGS" in os.environ:  # started by make
-        return f'make train ARGS="{override}"' if plain else f"make train ARGS={shlex.quote(shlex.quote(override))}"
+        if plain:
+            return f'make train ARGS="{" ".join([override, *allowed])}"'
+        return f"make train ARGS={shlex.quote(shlex.join([override, *allowed]))}"
     program = Path(sys.argv[0])
-    return shlex.join([*(["python", str(program)] if program.suffix == ".py" else [program.name]), override])
+    start = ["python", str(program)] if program.suffix == ".py" else [program.name]
+    return shlex.join([*start, override, *allowed])
 
 
 def quiet_libraries() -> None:
@@ -178,13 +193,19 @@ def _plain_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
+_failed: list[int] = []  # exit codes of a sweep's jobs
+
+
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")  # type: ignore[untyped-decorator]
 def _job(cfg: DictConfig) -> None:
     quiet_libraries()
     hydra_config = HydraConfig.get()
     task = hydra_config.runtime.choices.get("experiment") or hydra_config.runtime.choices.get("data") or "run"
     code = run_guarded(lambda: train(cfg, list(hydra_config.overrides.task), task), debug=bool(cfg.show_traceback))
-    if code:
+    if code and hydra_config.mode == RunMode.MULTIRUN and code != INTERRUPTED:
+        print(f"the job {' '.join(hydra_config.overrides.task)} failed; the sweep goes on", file=sys.stderr)
+        _failed.append(code)
+    elif code:
         sys.exit(code)
 
 
@@ -195,6 +216,8 @@ def main() -> None:
     if code:
         sys.exit(code)
     _job()
+    if _failed:
+        sys.exit(max(_failed))
 
 
 if __name__ == "__main__":

@@ -50,6 +50,7 @@ positive_float = Rule(lambda value: _is_number(value) and value > 0, "a finite n
 non_negative_float = Rule(
     lambda value: _is_number(value) and value >= 0, "a finite number of at least 0", is_float=True
 )
+finite_float = Rule(_is_number, "a finite number", is_float=True)
 size = Rule(
     lambda value: (
         (_is_int(value) and value > 0)
@@ -110,6 +111,13 @@ RULES: dict[str, Rule] = {
     "spectrum.extension": choice("auto", "interpolate", "nystrom", "exact"),
     "spectral_map.alpha": non_negative_float,
     "spectral_map.rank": optional(positive_int),
+    "spectral_map.mu": positive_float,
+    "spectral_map.t": positive_float,
+    "spectral_map.order": finite_float,
+    "spectral_map.dimension": positive_int,
+    "spectral_map.lo": positive_int,
+    "spectral_map.hi": positive_int,
+    "spectral_map.leak": positive_float,
 }
 # Groups whose keys mean something else in a class of the user's own; the rules then leave them to that class.
 _OWN_CLASS_GROUPS = ("model", "data", "optimizer", "schedule", "spectral_map")

@@ -20,10 +20,24 @@ from spectrain.errors import InputError, SpectrainWarning
 Batch = tuple[Float[Tensor, "b d"], Float[Tensor, "b C"], Int[Tensor, " b"]]
 
 
-def coordinate_grid(height: int, width: int) -> Float[Tensor, "N d"]:
-    """Return the (row, column) coordinates of a grid in C order, the corner pixels at -1 and +1 (a single one at 0)."""
-    rows, columns = (torch.linspace(-1, 1, k) if k > 1 else torch.zeros(1) for k in (height, width))
+def coordinate_grid(height: int, width: int, trained: tuple[int, int] | None = None) -> Float[Tensor, "N d"]:
+    """Return the (row, column) coordinates of a grid in C order, the corner pixels at -1 and +1 (a single one at 0).
+
+    `trained` (rows, columns): the corner pixels of that grid are at -1 and +1 instead, and this one covers the same
+    area with pixels of another size, as a resized picture does. Pixel j of N lies at (j + 1/2) n / N - 1/2 in pixels of
+    the n trained ones; the outer pixels of a finer grid lie beyond the trained ones' centres.
+    """
+    rows, columns = (_axis(*sizes) for sizes in zip((height, width), trained or (height, width), strict=True))
     return torch.cartesian_prod(rows, columns)
+
+
+def _axis(size: int, trained: int) -> Tensor:
+    if trained == 1:
+        return torch.zeros(size)
+    if size == trained:
+        return torch.linspace(-1, 1, size)
+    place = (torch.arange(size) + 0.5) * trained / size - 0.5
+    return 2 * place / (trained - 1) - 1
 
 
 class EndlessBatches:

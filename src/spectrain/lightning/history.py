@@ -12,6 +12,7 @@ from torch import Tensor
 
 from spectrain.lightning.spectrum_callback import SpectrumCallback
 from spectrain.metrics import ImageMetrics
+from spectrain.preconditioners import evaluating
 from spectrain.spectrum.measures import energy_per_band
 
 
@@ -49,7 +50,7 @@ class RunHistory(pl.Callback):
         self.clock = Stopwatch()
         self.rows: list[dict[str, float]] = []
         self.edges: list[int] = []
-        self.best_loss = float("inf")
+        self.loss, self.best_loss = float("nan"), float("inf")
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -70,7 +71,8 @@ class RunHistory(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop "early" after the last step: Lightning then validates and saves, whatever val_check_interval is."""
-        self.best_loss = min(self.best_loss, float(outputs["loss"]))
+        self.loss = float(outputs["loss"]) * trainer.accumulate_grad_batches  # Lightning has divided it
+        self.best_loss = min(self.best_loss, self.loss)
         if trainer.global_step >= trainer.max_steps:
             trainer.should_stop = True
 
@@ -122,25 +124,24 @@ class RunHistory(pl.Callback):
             "seconds": self.clock.seconds,
             "cpu_seconds": self.clock.cpu_seconds,
             "edges": self.edges,
+            "loss": self.loss,
             "best_loss": self.best_loss,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Go on from an earlier part of the run."""
         self.rows, self.edges = list(state_dict["rows"]), list(state_dict["edges"])
-        self.best_loss = state_dict["best_loss"]
+        self.loss, self.best_loss = state_dict["loss"], state_dict["best_loss"]
         self.clock.seconds, self.clock.cpu_seconds = state_dict["seconds"], state_dict["cpu_seconds"]
 
 
 @torch.no_grad()
 def predict_all(pl_module: pl.LightningModule, data: Any) -> None:
     """Fill the module's metrics with the predictions of the whole validation set at the present weights."""
-    was_training = pl_module.training
-    pl_module.eval()
     _metrics(pl_module).reset()
-    for x, *_ in data.val_dataloader():
-        _metrics(pl_module).update(pl_module(x.to(pl_module.device, pl_module.dtype)))
-    pl_module.train(was_training)
+    with evaluating(pl_module):
+        for x, *_ in data.val_dataloader():
+            _metrics(pl_module).update(pl_module(x.to(pl_module.device, pl_module.dtype)))
 
 
 def _metrics(pl_module: pl.LightningModule) -> ImageMetrics:

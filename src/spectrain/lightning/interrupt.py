@@ -34,8 +34,8 @@ class GracefulInterrupt(pl.Callback):
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
-        """Stop after the step."""
-        if self.interrupted:
+        """Stop after the step: gradients that are still being accumulated are in no checkpoint."""
+        if self.interrupted and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             trainer.should_stop = True
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:

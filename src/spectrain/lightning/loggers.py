@@ -94,7 +94,7 @@ class MetricsCSV(Logger):
             reader = csv.DictReader(file)
             self._columns = list(reader.fieldnames or self._columns)
             rows: list[dict[str, Any]] = [{**row, "step": int(row["step"])} for row in reader if row["step"].isdigit()]
-        self._rows = [row for row in rows if row["step"] < step]
+        self._rows = [row for row in rows if row["step"] <= step]
 
 
 def wandb_logger(

@@ -87,7 +87,10 @@ class WideNetworkModule(pl.LightningModule):
         """Log ``val/...`` on the whole validation set."""
         if self.metrics is not None:
             self._log_step()
-            for name, value in self.metrics.compute().items():
+            values = self.metrics.compute()
+            if bool(torch.isnan(values["mse"])):  # before this state is saved as a good one
+                raise InputError(self._diverged(float("nan")))
+            for name, value in values.items():
                 self.log(f"val/{name}", value, prog_bar=name == "psnr")
 
     def on_validation_epoch_start(self) -> None:
@@ -113,7 +116,10 @@ class WideNetworkModule(pl.LightningModule):
             checkpoint["preconditioner"] = self.preconditioner.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the preconditioner."""
+        """Restore the preconditioner; weights of double precision must not pass through a network of single."""
+        floating = [value for value in checkpoint["state_dict"].values() if value.is_floating_point()]
+        if floating:
+            self.network.to(floating[0].dtype)
         if self.preconditioner is not None and "preconditioner" in checkpoint:
             self.preconditioner.load_state_dict(checkpoint["preconditioner"])
 

@@ -74,10 +74,9 @@ def summarize(
     last = history.rows[-1] if history.rows else {}
     quality: dict[str, Any] = {name: last[name] for name in ("psnr", "ssim", "mse", "psnr_heldout") if name in last}
     psnr = history.column("psnr")
-    loss = trainer.callback_metrics.get("train/loss")
     return {
         **quality,
-        "loss": float(loss) if loss is not None else None,
+        "loss": history.loss,
         "best_loss": history.best_loss,
         "best_psnr": float(psnr.max()) if len(psnr) else None,
         "best_ssim": float(history.column("ssim").max()) if len(psnr) else None,
@@ -87,6 +86,7 @@ def summarize(
         "cpu_seconds": history.clock.cpu_seconds,
         "refresh_seconds": spectrum.refresh_seconds,
         "refreshes": spectrum.refreshes,
+        "failed_refreshes": spectrum.failed_refreshes,
         **_spectrum_summary(module, spectrum),
         "peak_memory_mib": _peak_memory_mib(),
         "spectrain": spectrain.__version__,
@@ -162,6 +162,8 @@ def print_table(folder: Path, summary: dict[str, Any]) -> None:
         table.add_row("SSIM", f"{summary['ssim']:.4f}")
     percent = 100 * refresh / max(seconds, 1e-9)
     share = f"{refresh:.1f} s in {summary['refreshes']} refreshes of the spectrum, {percent:.0f} %"
+    if summary["failed_refreshes"]:
+        share += f"; {summary['failed_refreshes']} more failed"
     table.add_row("time", f"{seconds:.1f} s for {summary['steps']} steps ({share})")
     if summary.get("condition_after"):
         before, after = summary["condition_before"], summary["condition_after"]
@@ -186,7 +188,8 @@ def _show(trainer: pl.Trainer, summary: dict[str, Any], drawn: list[tuple[str, P
             logger.experiment.summary.update({f"final/{key}": value for key, value in summary.items()})
             logger.experiment.finish()  # now: a later job of a sweep must not log into this run
             if logger.experiment.offline:
-                print(f"to see the run in Weights & Biases: wandb sync {Path(logger.experiment.dir).parent}")
+                parts = sorted(Path(logger.experiment.dir).parents[1].glob("offline-run-*"))  # one for each resume
+                print(f"to see the run in Weights & Biases: wandb sync {' '.join(map(str, parts))}")
         elif isinstance(logger, TensorBoardLogger):
             for name, _, figure in drawn:
                 logger.experiment.add_figure(f"figures/{name}", figure, trainer.global_step)

@@ -46,6 +46,7 @@ class SpectrumCallback(pl.Callback):
         self.initial: Spectrum | None = None  # the first one of the run, at all training points
         self.refresh_seconds = 0.0
         self.refreshes = 0
+        self.failed_refreshes = 0
         self._refreshed_at = -1
         self._landmarks: Landmarks | None = None
         self._x: Tensor | None = None
@@ -89,28 +90,36 @@ class SpectrumCallback(pl.Callback):
         if pl_module.preconditioner is None or step == self._refreshed_at or not self._due(step):
             return
         self._refreshed_at = step
-        seconds = self.refresh(trainer, pl_module)
+        begun = time.perf_counter()
+        succeeded = self.refresh(trainer, pl_module)
+        seconds = time.perf_counter() - begun
         self.refresh_seconds += seconds
-        self.refreshes += 1
-        self._log(trainer, pl_module, seconds)
+        if succeeded:
+            self.refreshes += 1
+            self._log(trainer, pl_module, seconds)
+        else:
+            self.failed_refreshes += 1
 
     def _due(self, step: int) -> bool:
         return step % self.every_n_steps == 0 or step in (self.every_n_steps // 4, self.every_n_steps // 2)
 
-    def refresh(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> float:
-        """Recompute the spectrum at the present weights and pass it on; return the seconds it took."""
-        begun = time.perf_counter()
+    def refresh(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
+        """Recompute the spectrum at the present weights and pass it on; return whether that succeeded.
+
+        Raises:
+            InputError: it failed, and there is no earlier spectrum that the preconditioner could go on with.
+        """
         try:
             with torch.random.fork_rng(), torch.autocast(pl_module.device.type, enabled=False), _busy(trainer):
                 self._refresh(pl_module)
         except (RuntimeError, InputError) as error:  # LinAlgError and out-of-memory are RuntimeErrors
+            failed = f"The spectrum refresh at step {trainer.global_step} failed"
+            if self.spectrum is None and pl_module.preconditioner is not None:
+                raise InputError(f"{failed}, and there is none to go on with: {error}") from error
             kept = "the last good spectrum stays" if self.spectrum is not None else "the run goes on without one"
-            warnings.warn(
-                f"The spectrum refresh at step {trainer.global_step} failed, {kept}: {error}",
-                SpectrainWarning,
-                stacklevel=2,
-            )
-        return time.perf_counter() - begun
+            warnings.warn(f"{failed}, {kept}: {error}", SpectrainWarning, stacklevel=2)
+            return False
+        return True
 
     def _refresh(self, pl_module: pl.LightningModule) -> None:
         assert self._landmarks is not None and self._x is not None
@@ -145,6 +154,7 @@ class SpectrumCallback(pl.Callback):
             "initial": self.initial.state_dict() if self.initial else None,
             "refresh_seconds": self.refresh_seconds,
             "refreshes": self.refreshes,
+            "failed_refreshes": self.failed_refreshes,
             "refreshed_at": self._refreshed_at,
         }
 
@@ -155,6 +165,7 @@ class SpectrumCallback(pl.Callback):
         self.initial = restore(state_dict["initial"]) if state_dict["initial"] else None
         self.refresh_seconds = state_dict["refresh_seconds"]
         self.refreshes = state_dict["refreshes"]
+        self.failed_refreshes = state_dict["failed_refreshes"]
         self._refreshed_at = state_dict["refreshed_at"]
 
 

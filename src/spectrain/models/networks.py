@@ -37,8 +37,8 @@ def mlp(
     """Fully connected network with `depth` hidden layers of `width` units.
 
     ``parameterization="ntk"``: ``h = gain W a / sqrt(fan_in) + bias_scale b`` with W, b ~ N(0, 1) (Jacot et al. 2018),
-    the output layer with gain 1. ``"standard"``: `torch.nn.Linear`, W ~ U(-b, b) with b = gain sqrt(3 / fan_in),
-    the same variance (He et al. 2015), and PyTorch's own biases.
+    the output layer with gain 1; no biases when `bias_scale` is 0. ``"standard"``: `torch.nn.Linear` with PyTorch's
+    biases and W ~ U(-b, b), b = gain sqrt(3 / fan_in), the same variance (He et al. 2015).
 
     Raises:
         InputError: an unknown activation or parameterization.
@@ -52,7 +52,7 @@ def mlp(
             bound = gain * math.sqrt(3 / fan_in)
             nn.init.uniform_(layer.weight, -bound, bound)
             return layer
-        return NTKLinear(fan_in, fan_out, gain=gain, bias_scale=bias_scale)
+        return NTKLinear(fan_in, fan_out, gain=gain, bias=bias_scale > 0, bias_scale=bias_scale)
 
     layers: list[nn.Module] = []
     for fan_in in [in_features] + [width] * (depth - 1):

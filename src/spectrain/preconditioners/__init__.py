@@ -1,6 +1,7 @@
 """What acts on a gradient: the sample-side preconditioner and the landmarks that feed it."""
 
 from spectrain.preconditioners.landmarks import EXTENSIONS, Landmarks, choose_landmarks, interpolate_grid
+from spectrain.preconditioners.modes import evaluating
 from spectrain.preconditioners.orthonormal import orthonormal_columns
 from spectrain.preconditioners.sample_side import SamplePreconditioner, apply_sample
 
@@ -10,6 +11,7 @@ __all__ = [
     "SamplePreconditioner",
     "apply_sample",
     "choose_landmarks",
+    "evaluating",
     "interpolate_grid",
     "orthonormal_columns",
 ]

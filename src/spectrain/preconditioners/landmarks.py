@@ -5,8 +5,6 @@ Shapes: n training points, m landmarks, d input dims, k modes.
 
 import math
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,6 +16,7 @@ from torch import Tensor, nn
 
 from spectrain.errors import InputError, SpectrainWarning
 from spectrain.kernels import empirical_ntk
+from spectrain.preconditioners.modes import evaluating
 from spectrain.preconditioners.orthonormal import orthonormal_columns
 from spectrain.spectrum import Spectrum
 
@@ -43,7 +42,7 @@ class Landmarks:
 
     def spectrum(self, network: nn.Module, rank: int, init: Tensor | None = None) -> Spectrum:
         """Leading `rank` eigenpairs of K/m, K the trace kernel of `network` on the landmarks; `init` warm-starts."""
-        with _evaluating(network):
+        with evaluating(network):
             K = empirical_ntk(network, self.points, outputs="trace")
         if not bool(torch.isfinite(K).all()):
             raise InputError(
@@ -62,21 +61,9 @@ class Landmarks:
             values = interpolate_grid(spectrum.eigenvectors, self.axes, x)
         else:
             spectrum = _leading(spectrum, max(1, spectrum.resolved))  # an unresolved mode divides noise by noise
-            with _evaluating(network):
+            with evaluating(network):
                 values = _nystrom(network, x, self.points, spectrum)
         return replace(spectrum, eigenvectors=orthonormal_columns(values))
-
-
-@contextmanager
-def _evaluating(network: nn.Module) -> Iterator[None]:
-    """Evaluation mode, then each module's own again: dropout and batch norm have no kernel in training."""
-    modes = [(module, module.training) for module in network.modules()]
-    network.eval()
-    try:
-        yield
-    finally:
-        for module, training in modes:
-            module.training = training
 
 
 def choose_landmarks(
@@ -166,6 +153,8 @@ def _leading(spectrum: Spectrum, k: int) -> Spectrum:
 
 
 def _axis(low: Tensor, high: Tensor, size: int) -> Tensor:
+    if size == 1:
+        return (low + high)[None] / 2
     return low + (high - low) * torch.linspace(0, 1, size, dtype=low.dtype, device=low.device)
 
 

@@ -48,7 +48,7 @@ class SamplePreconditioner:
         self._ratio: Tensor | None = None  # [k]
         # (index, its version, its factors)
         self._last: tuple[Tensor, int, tuple[Tensor, Tensor]] | None = None
-        self._landmark_spectrum: Spectrum | None = None  # of the last refresh, where the next one starts
+        self._last_refresh: tuple[Tensor, Spectrum] | None = None  # (landmarks, their spectrum)
 
     @property
     def ready(self) -> bool:
@@ -87,12 +87,18 @@ class SamplePreconditioner:
             InputError: settings that the points do not allow, a kernel that is not finite; the old S then stays.
         """
         landmarks = choose_landmarks(x, min(subset_size, len(x)), extension=extension, grid_shape=grid_shape)
-        last = self._landmark_spectrum
-        init = last.eigenvectors if last is not None and last.n == len(landmarks.points) else None
-        spectrum = landmarks.spectrum(model, min(rank, len(landmarks.points)), init)
+        rank = min(rank, len(landmarks.points))
+        spectrum = landmarks.spectrum(model, rank, self._warm_start(landmarks.points, rank))
         self.update(landmarks.extend(spectrum, x, model), dtype=x.dtype if x.is_floating_point() else torch.float32)
-        self._landmark_spectrum = spectrum
+        self._last_refresh = (landmarks.points, spectrum)
         return spectrum
+
+    def _warm_start(self, points: Tensor, rank: int) -> Tensor | None:
+        """The modes of the last refresh, if it was on the same landmarks and had as many."""
+        if self._last_refresh is None:
+            return None
+        before, spectrum = self._last_refresh
+        return spectrum.eigenvectors if spectrum.rank >= rank and torch.equal(before, points) else None
 
     def __call__(self, output: Float[Tensor, "n *C"], index: Integer[Tensor, " n"] | None = None) -> Tensor:
         """Return `output` unchanged; in the backward pass its gradient c becomes S c.
