@@ -265,3 +265,88 @@ def test_throughput_and_learning_rate_are_logged(tmp_path: Path) -> None:
     assert list(rates) == [5, 10]
     assert min(rates.values()) > 0
     assert [row["optimizer/lr"] for row in rows if row["step"] == "0"] == ["0.05000000074505806"]
+
+
+class InterruptInBatch(pl.Callback):
+    """Ctrl-C in the middle of a window of accumulated gradients."""
+
+    def __init__(self, batch: int) -> None:
+        self.batch = batch
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: Any, batch: Any, batch_idx: int) -> None:
+        if batch_idx == self.batch:
+            signal.raise_signal(signal.SIGINT)
+
+
+def resumed_and_whole(tmp_path: Path, interrupt_at: int, **options: Any) -> tuple[Run, Run]:
+    whole = Run(tmp_path / "whole", **options).fit()
+    Run(tmp_path / "part", extra=(InterruptInBatch(interrupt_at),), **options).fit()
+    return whole, Run(tmp_path / "part", **options).fit(tmp_path / "part" / "checkpoints" / "last.ckpt")
+
+
+@pytest.mark.parametrize("interrupt_at", [6, 7])
+@pytest.mark.parametrize("batch_size", [None, 20])
+def test_resume_is_exact_with_accumulated_gradients(tmp_path: Path, interrupt_at: int, batch_size: int | None) -> None:
+    options = {"accumulate_grad_batches": 2, "val_check_interval": 10, "batch_size": batch_size, "steps": 8}
+    whole, resumed = resumed_and_whole(tmp_path, interrupt_at, **options)
+    assert equal(whole.weights, resumed.weights)
+    assert whole.history.loss == resumed.history.loss
+
+
+def test_resume_is_exact_in_double_precision(tmp_path: Path) -> None:
+    whole, resumed = resumed_and_whole(tmp_path, 5, precision="64-true")
+    assert whole.weights[0].dtype == torch.float64
+    assert equal(whole.weights, resumed.weights)
+
+
+def test_the_best_loss_is_the_true_loss_with_accumulated_gradients(tmp_path: Path) -> None:
+    run = Run(tmp_path, accumulate_grad_batches=4, val_check_interval=8, steps=2, precondition=False).fit()
+    plain = Run(tmp_path / "plain", steps=2, precondition=False).fit()
+    assert run.history.best_loss == pytest.approx(plain.history.best_loss, rel=1e-5)
+
+
+def test_a_part_that_was_frozen_stays_frozen(tmp_path: Path) -> None:
+    frozen = torch.nn.BatchNorm1d(16)
+    network = torch.nn.Sequential(torch.nn.Linear(2, 16), frozen, torch.nn.ReLU(), torch.nn.Linear(16, 1))
+    frozen.eval()
+    before = frozen.running_mean.clone()
+    Run(tmp_path, network=network, steps=4).fit()
+    assert not frozen.training
+    assert torch.equal(frozen.running_mean, before)
+
+
+def test_a_diverged_state_is_not_saved_as_a_good_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = Run(tmp_path, steps=12)
+    working = run.module.metrics.compute
+
+    def diverges_later() -> dict[str, Tensor]:
+        values = working()
+        return {name: value * float("nan") for name, value in values.items()} if run.trainer.global_step > 5 else values
+
+    monkeypatch.setattr(run.module.metrics, "compute", diverges_later)
+    with pytest.raises(InputError, match=r"The loss is nan at step 10.*last.ckpt"):
+        run.fit()
+    assert torch.load(tmp_path / "checkpoints" / "last.ckpt", weights_only=True)["global_step"] == 5
+
+
+def test_a_first_refresh_that_fails_is_an_error_and_later_ones_are_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from spectrain.preconditioners import Landmarks
+
+    working, good = Landmarks.spectrum, [0]
+
+    def fails(*args: Any) -> Any:
+        good[0] -= 1
+        if good[0] < 0:
+            raise torch.linalg.LinAlgError("no")
+        return working(*args)
+
+    monkeypatch.setattr(Landmarks, "spectrum", fails)
+    with pytest.raises(InputError, match="step 0 failed, and there is none to go on with"):
+        Run(tmp_path / "a").fit()
+    good[0] = 2
+    run = Run(tmp_path / "b", steps=9)
+    with pytest.warns(SpectrainWarning, match="the last good spectrum stays"):
+        run.fit()
+    assert (run.spectrum.refreshes, run.spectrum.failed_refreshes) == (2, 3)  # at 0, 1 and at 2, 4, 8

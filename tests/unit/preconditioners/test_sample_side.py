@@ -239,3 +239,16 @@ def test_two_added_lines_in_a_plain_loop_learn_a_high_frequency_sooner() -> None
         return float(loss.detach())
 
     assert final_loss(True) < 0.05 < 0.3 < final_loss(False)
+
+
+def test_refresh_on_other_points_starts_anew() -> None:
+    torch.manual_seed(0)
+    model = spectrain.models.mlp(2, 1, width=32, depth=1).double()
+    S, fresh = SamplePreconditioner(spectral_maps.power(0.5)), SamplePreconditioner(spectral_maps.power(0.5))
+    x = torch.rand(300, 2, dtype=torch.float64)
+    S.refresh(model, torch.rand(300, 2, dtype=torch.float64), rank=8)
+    assert torch.equal(S.refresh(model, x, rank=8).eigenvalues, fresh.refresh(model, x, rank=8).eigenvalues)
+    assert torch.equal(
+        S.refresh(model, x, rank=16).eigenvalues,
+        SamplePreconditioner(S.spectral_map).refresh(model, x, rank=16).eigenvalues,
+    )
