@@ -188,7 +188,7 @@ def test_trainers(choice: str, tmp_path: Path) -> None:
 
 def test_callbacks(tmp_path: Path) -> None:
     made = build.build_callbacks(accepted(f"paths.run_dir={tmp_path}"))
-    assert [type(callback).__name__ for callback in made] == ["SpectrumCallback", "ModelCheckpoint"]
+    assert [type(callback).__name__ for callback in made] == ["SpectrumCallback", "ModelCheckpoint", "ModelCheckpoint"]
 
 
 def test_comments_in_files_name_what_exists() -> None:

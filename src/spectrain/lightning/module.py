@@ -132,7 +132,8 @@ class WideNetworkModule(pl.LightningModule):
         self.log("step", float(self.trainer.global_step))
 
     def _diverged(self, loss: float) -> str:
-        saved = getattr(self.trainer.checkpoint_callback, "last_model_path", "") or "none yet"
+        paths = [getattr(callback, "best_model_path", "") for callback in self.trainer.checkpoint_callbacks]
+        saved = next((path for path in reversed(paths) if path), "none yet")  # the last one's is its latest
         return (
             f"The loss is {loss} at step {self.trainer.global_step} (learning rate {self._rate():.3g}); the run stops "
             f"here. Last good checkpoint: {saved}. "

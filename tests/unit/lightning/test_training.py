@@ -69,8 +69,9 @@ class Run:
         self.history = RunHistory(self.spectrum)
         self.interrupt = GracefulInterrupt()
         self.checkpoint = pl.callbacks.ModelCheckpoint(
-            folder / "checkpoints", "best", "val/psnr", mode="max", save_last=True, enable_version_counter=False
+            folder / "checkpoints", "best", "val/psnr", mode="max", enable_version_counter=False
         )
+        last = pl.callbacks.ModelCheckpoint(folder / "checkpoints", "last", enable_version_counter=False)
         callbacks = [self.history, self.spectrum, RandomState(), self.interrupt, TrainingProgress(live=False), *extra]
         defaults: dict[str, Any] = {
             "max_steps": steps,
@@ -85,7 +86,7 @@ class Run:
         }
         folder.mkdir(exist_ok=True)
         self.trainer = pl.Trainer(
-            **{**defaults, **trainer}, callbacks=[*callbacks, self.checkpoint], logger=MetricsCSV(folder)
+            **{**defaults, **trainer}, callbacks=[*callbacks, self.checkpoint, last], logger=MetricsCSV(folder)
         )
 
     def fit(self, ckpt_path: Path | None = None) -> "Run":
@@ -350,3 +351,16 @@ def test_a_first_refresh_that_fails_is_an_error_and_later_ones_are_counted(
     with pytest.warns(SpectrainWarning, match="the last good spectrum stays"):
         run.fit()
     assert (run.spectrum.refreshes, run.spectrum.failed_refreshes) == (2, 3)  # at 0, 1 and at 2, 4, 8
+
+
+def test_the_last_checkpoint_is_written_also_when_it_is_not_the_best(tmp_path: Path) -> None:
+    run = Run(tmp_path, optimizer=torch.optim.SGD, steps=12)
+    values = iter([30.0, 20.0, 10.0, 5.0])
+    working = run.module.metrics.compute
+    run.module.metrics.compute = lambda: {**working(), "psnr": torch.tensor(next(values, 1.0))}  # type: ignore[method-assign]
+    run.fit()
+    steps = [
+        torch.load(tmp_path / "checkpoints" / f"{n}.ckpt", weights_only=True)["global_step"] for n in ("best", "last")
+    ]
+    assert steps[0] < 12
+    assert steps[1] == 12
