@@ -17,7 +17,7 @@ from spectrain.cli import build
 from spectrain.cli.allowlist import check_targets
 from spectrain.cli.config_dir import config_dir
 from spectrain.cli.errors import run_guarded
-from spectrain.cli.overrides import check_overrides, normalize
+from spectrain.cli.launch import launch
 from spectrain.cli.run_folder import load_checkpoint
 from spectrain.cli.train import quiet_libraries
 from spectrain.cli.validation import validate
@@ -100,11 +100,7 @@ def _job(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Check the command line, then let Hydra run it."""
-    sys.argv[1:] = normalize(sys.argv[1:])
-    code = run_guarded(lambda: check_overrides(sys.argv[1:], config_dir(), "evaluate"), debug=False)
-    if code:
-        sys.exit(code)
-    _job()
+    launch(_job, "evaluate")
 
 
 if __name__ == "__main__":

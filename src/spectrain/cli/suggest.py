@@ -14,7 +14,7 @@ from spectrain.cli import build
 from spectrain.cli.allowlist import check_targets
 from spectrain.cli.config_dir import config_dir
 from spectrain.cli.errors import run_guarded
-from spectrain.cli.overrides import check_overrides, normalize
+from spectrain.cli.launch import launch
 from spectrain.cli.run_folder import choose_run_folder
 from spectrain.cli.train import quiet_libraries
 from spectrain.cli.validation import validate
@@ -95,11 +95,7 @@ def _job(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Check the command line, then let Hydra run it."""
-    sys.argv[1:] = normalize(sys.argv[1:])
-    code = run_guarded(lambda: check_overrides(sys.argv[1:], config_dir(), "train"), debug=False)
-    if code:
-        sys.exit(code)
-    _job()
+    launch(_job, "train")
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ from spectrain.cli import build
 from spectrain.cli.allowlist import check_targets
 from spectrain.cli.config_dir import config_dir
 from spectrain.cli.errors import INTERRUPTED, explain, run_guarded
-from spectrain.cli.overrides import check_overrides, normalize
+from spectrain.cli.launch import launch
 from spectrain.cli.run_folder import choose_run_folder, load_checkpoint, make_run_folder, resumed_config
 from spectrain.cli.validation import validate
 from spectrain.errors import InputError
@@ -211,11 +211,7 @@ def _job(cfg: DictConfig) -> None:
 
 def main() -> None:
     """Check the command line, then let Hydra run it."""
-    sys.argv[1:] = normalize(sys.argv[1:])
-    code = run_guarded(lambda: check_overrides(sys.argv[1:], config_dir(), "train"), debug=False)
-    if code:
-        sys.exit(code)
-    _job()
+    launch(_job, "train")
     if _failed:
         sys.exit(max(_failed))
 
