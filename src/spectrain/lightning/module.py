@@ -1,4 +1,4 @@
-"""The LightningModule that trains a wide network, with or without a sample-side preconditioner.
+"""The LightningModule that trains a wide network, with or without a preconditioner.
 
 Shapes: b points of a batch, d input dims, C outputs.
 """
@@ -17,13 +17,13 @@ import spectrain
 from spectrain.errors import InputError
 from spectrain.metrics import ImageMetrics
 from spectrain.optim import apply_scales, scaled_groups
-from spectrain.preconditioners import SamplePreconditioner
+from spectrain.preconditioners import Preconditioner
 
 
 class WideNetworkModule(pl.LightningModule):
     """Trains ``network`` on batches (x [b, d], y [b, C], index [b]) with any loss, optimizer and schedule.
 
-    The preconditioner S acts on the gradient at the network's output; the loss computed and logged is the true one.
+    The preconditioner acts on gradients only; the loss computed and logged is the true one.
 
     Args:
         network: any `nn.Module` from [b, d] to [b, C].
@@ -45,7 +45,7 @@ class WideNetworkModule(pl.LightningModule):
         schedule: Callable[[Optimizer], LRScheduler] | None = None,
         loss: Callable[[Tensor, Tensor], Tensor] = functional.mse_loss,
         scale_free: bool = False,
-        preconditioner: SamplePreconditioner | None = None,
+        preconditioner: Preconditioner | None = None,
         metrics: ImageMetrics | None = None,
         config_yaml: str = "",
         hparams: Any = None,
@@ -67,9 +67,7 @@ class WideNetworkModule(pl.LightningModule):
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
         """The true loss; S enters in its backward pass."""
         x, y, index = batch
-        output = self(x)
-        if self.preconditioner is not None:
-            output = self.preconditioner(output, index)
+        output = self(x) if self.preconditioner is None else self.preconditioner.run(self.network, x, index)
         loss = self._loss(output, y)
         if not bool(torch.isfinite(loss)):
             raise InputError(self._diverged(float(loss.detach())))
@@ -104,6 +102,8 @@ class WideNetworkModule(pl.LightningModule):
             optimizer = apply_scales(self._optimizer(scaled_groups(self.network)))
         else:
             optimizer = self._optimizer(self.network.parameters())
+        if self.preconditioner is not None:
+            optimizer = self.preconditioner.wrap(optimizer)
         if self._schedule is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._schedule(optimizer), "interval": "step"}}

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spectrain.errors import InputError, SpectrainWarning
 from spectrain.lightning.module import WideNetworkModule
-from spectrain.preconditioners import Landmarks, SamplePreconditioner, choose_landmarks
+from spectrain.preconditioners import Landmarks, Preconditioner, choose_landmarks
 from spectrain.spectrum import Spectrum
 from spectrain.spectrum.measures import condition_number
 
@@ -22,8 +22,8 @@ from spectrain.spectrum.measures import condition_number
 class SpectrumCallback(pl.Callback):
     """Every `every_n_steps` steps: kernel on the landmarks -> spectrum -> eigenvectors at all points -> preconditioner.
 
-    Without a preconditioner the spectrum is measured once, before training. A refresh leaves the run's random numbers
-    as they were; one that fails keeps the last good spectrum and says so.
+    Without a preconditioner that needs it the spectrum is measured once, before training. A refresh leaves the run's
+    random numbers as they were; one that fails keeps the last good spectrum and says so.
 
     Args:
         rank: k, the modes that are kept; at most `subset_size`.
@@ -78,8 +78,8 @@ class SpectrumCallback(pl.Callback):
         return chosen
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Without a preconditioner: one measurement, before the clock starts, charged to nobody."""
-        if pl_module.preconditioner is None and self.initial is None:
+        """Where no preconditioner needs it: one measurement, before the clock starts, charged to nobody."""
+        if not _needs_spectrum(pl_module) and self.initial is None:
             self.refresh(trainer, pl_module)
 
     def on_train_batch_start(
@@ -87,7 +87,7 @@ class SpectrumCallback(pl.Callback):
     ) -> None:
         """Refresh when it is due, once per optimizer step (micro-batches of an accumulation call this too)."""
         step = trainer.global_step
-        if pl_module.preconditioner is None or step == self._refreshed_at or not self._due(step):
+        if not _needs_spectrum(pl_module) or step == self._refreshed_at or not self._due(step):
             return
         self._refreshed_at = step
         begun = time.perf_counter()
@@ -114,7 +114,7 @@ class SpectrumCallback(pl.Callback):
                 self._refresh(pl_module)
         except (RuntimeError, InputError) as error:  # LinAlgError and out-of-memory are RuntimeErrors
             failed = f"The spectrum refresh at step {trainer.global_step} failed"
-            if self.spectrum is None and pl_module.preconditioner is not None:
+            if self.spectrum is None and _needs_spectrum(pl_module):
                 raise InputError(f"{failed}, and there is none to go on with: {error}") from error
             kept = "the last good spectrum stays" if self.spectrum is not None else "the run goes on without one"
             warnings.warn(f"{failed}, {kept}: {error}", SpectrainWarning, stacklevel=2)
@@ -126,11 +126,10 @@ class SpectrumCallback(pl.Callback):
         module: WideNetworkModule = pl_module  # type: ignore[assignment]
         init = None if self.spectrum is None else self.spectrum.eigenvectors
         spectrum = self._landmarks.spectrum(module.network, self.rank, init)
-        if module.preconditioner is not None or self.initial is None:
-            extended = self._landmarks.extend(spectrum, self._x, module.network)
-            if module.preconditioner is not None:
-                module.preconditioner.update(extended, dtype=self._x.dtype)
-            self.initial = self.initial or extended
+        if module.preconditioner is not None:
+            module.preconditioner.take(spectrum, self._landmarks, module.network, self._x)
+        if self.initial is None:
+            self.initial = self._landmarks.extend(spectrum, self._x, module.network)
         self.spectrum = spectrum
 
     def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, seconds: float) -> None:
@@ -169,8 +168,12 @@ class SpectrumCallback(pl.Callback):
         self._refreshed_at = state_dict["refreshed_at"]
 
 
-def _preconditioner(pl_module: pl.LightningModule) -> SamplePreconditioner:
-    return cast(SamplePreconditioner, pl_module.preconditioner)
+def _needs_spectrum(pl_module: pl.LightningModule) -> bool:
+    return pl_module.preconditioner is not None and _preconditioner(pl_module).needs_spectrum
+
+
+def _preconditioner(pl_module: pl.LightningModule) -> Preconditioner:
+    return cast(Preconditioner, pl_module.preconditioner)
 
 
 def _busy(trainer: pl.Trainer) -> Any:

@@ -10,7 +10,8 @@ from jaxtyping import Float, Integer
 from torch import Tensor, nn
 
 from spectrain.errors import InputError
-from spectrain.preconditioners.landmarks import choose_landmarks
+from spectrain.preconditioners.base import Preconditioner
+from spectrain.preconditioners.landmarks import Landmarks
 from spectrain.preconditioners.orthonormal import safe_cholesky
 from spectrain.spectral_maps import SpectralMap
 from spectrain.spectrum import Spectrum
@@ -29,7 +30,7 @@ def apply_sample(
     return torch.addmm(columns, eigenvectors, coefficients, alpha=-1).reshape(c.shape)
 
 
-class SamplePreconditioner:
+class SamplePreconditioner(Preconditioner):
     """Modified-spectrum preconditioner on the sample side, for any network, loss and optimizer.
 
     ::
@@ -43,12 +44,11 @@ class SamplePreconditioner:
     """
 
     def __init__(self, spectral_map: SpectralMap) -> None:
-        self.spectral_map = spectral_map
+        super().__init__(spectral_map)
         self._eigenvectors: Tensor | None = None  # [N, k] orthonormal
         self._ratio: Tensor | None = None  # [k]
         # (index, its version, its factors)
         self._last: tuple[Tensor, int, tuple[Tensor, Tensor]] | None = None
-        self._last_refresh: tuple[Tensor, Spectrum] | None = None  # (landmarks, their spectrum)
 
     @property
     def ready(self) -> bool:
@@ -68,37 +68,14 @@ class SamplePreconditioner:
         self._ratio = ratio.to(self._eigenvectors)
         self._last = None
 
-    def refresh(
-        self,
-        model: nn.Module,
-        x: Tensor,
-        *,
-        rank: int = 64,
-        subset_size: int = 1024,
-        extension: str = "auto",
-        grid_shape: tuple[int, int] | None = None,
-    ) -> Spectrum:
-        """Recompute the top `rank` modes of the tangent kernel of `model` on landmarks of x [N, ...], and take them.
+    def take(self, spectrum: Spectrum, landmarks: Landmarks, network: nn.Module, x: Tensor) -> None:
+        """Extend the modes from the landmarks to all training points, and `update` with them."""
+        extended = landmarks.extend(spectrum, x, network)
+        self.update(extended, dtype=x.dtype if x.is_floating_point() else torch.float32)
 
-        Uses all points when there are at most `subset_size`; see `choose_landmarks` for the rest. Starts from the modes
-        of the last refresh. Returns the spectrum on the landmarks.
-
-        Raises:
-            InputError: settings that the points do not allow, a kernel that is not finite; the old S then stays.
-        """
-        landmarks = choose_landmarks(x, min(subset_size, len(x)), extension=extension, grid_shape=grid_shape)
-        rank = min(rank, len(landmarks.points))
-        spectrum = landmarks.spectrum(model, rank, self._warm_start(landmarks.points, rank))
-        self.update(landmarks.extend(spectrum, x, model), dtype=x.dtype if x.is_floating_point() else torch.float32)
-        self._last_refresh = (landmarks.points, spectrum)
-        return spectrum
-
-    def _warm_start(self, points: Tensor, rank: int) -> Tensor | None:
-        """The modes of the last refresh, if it was on the same landmarks and had as many."""
-        if self._last_refresh is None:
-            return None
-        before, spectrum = self._last_refresh
-        return spectrum.eigenvectors if spectrum.rank >= rank and torch.equal(before, points) else None
+    def run(self, network: nn.Module, x: Any, index: Tensor | None = None) -> Tensor:
+        """``self(network(x), index)``."""
+        return self(network(x), index)
 
     def __call__(self, output: Float[Tensor, "n *C"], index: Integer[Tensor, " n"] | None = None) -> Tensor:
         """Return `output` unchanged; in the backward pass its gradient c becomes S c.
@@ -117,7 +94,7 @@ class SamplePreconditioner:
         def precondition(c: Tensor) -> Tensor:
             columns = c.reshape(len(c), -1).to(V.dtype)
             with full_precision:
-                return torch.addmm(columns, V, M @ (V.T @ columns), alpha=-1).reshape(c.shape).to(c.dtype)
+                return torch.addmm(columns, V, M @ (V.T @ columns), alpha=-self.strength).reshape(c.shape).to(c.dtype)
 
         wrapped = output.view_as(output)  # the hook must not reach whatever else uses `output`
         wrapped.register_hook(precondition)
@@ -155,12 +132,12 @@ class SamplePreconditioner:
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors only; loads under ``weights_only=True``."""
-        return {"eigenvectors": self._eigenvectors, "ratio": self._ratio}
+        return super().state_dict() | {"eigenvectors": self._eigenvectors, "ratio": self._ratio}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> Self:
         """Restore what `state_dict` returned."""
         self._eigenvectors, self._ratio, self._last = state_dict["eigenvectors"], state_dict["ratio"], None
-        return self
+        return super().load_state_dict(state_dict)
 
 
 def batch_factors(rows: Float[Tensor, "n k"], ratio: Float[Tensor, " k"]) -> tuple[Tensor, Tensor]:
