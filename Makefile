@@ -11,7 +11,7 @@ RUN = @command -v "$(PYTHON)" >/dev/null 2>&1 || { \
 	"$(PYTHON)" scripts/with_venv.py
 
 .DEFAULT_GOAL := help
-.PHONY: help train evaluate test test-slow lint format venv clean clean-venv
+.PHONY: help train evaluate compare test test-slow lint format venv clean clean-venv
 
 help: ## show this list
 	@echo 'usage: make TARGET [ARGS="..."] [PYTHON=python3.12]'
@@ -22,6 +22,9 @@ train: ## train a network; ARGS are overrides: make train ARGS="model.width=512 
 
 evaluate: ## evaluate a checkpoint: make evaluate ARGS="ckpt_path=runs/.../checkpoints/best.ckpt"
 	$(RUN) --args python scripts/evaluate.py
+
+compare: ## race methods over tasks in equal CPU time: make compare ARGS="race=photographs budget=20"
+	$(RUN) --args python scripts/compare.py
 
 test: ## run the quick tests; ARGS are pytest's: make test ARGS="-k spectrum -x"
 	$(RUN) --args python -m pytest

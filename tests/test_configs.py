@@ -22,9 +22,10 @@ from spectrain.cli.validation import RULES, validate
 
 CONF = Path(__file__).parents[1] / "conf"
 FILES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*.yaml"))
-ROOTS = ("train", "evaluate")
-# "hydra/default" is part of both roots and cannot be chosen on the command line.
-CHOICES = [name for name in FILES if "/" in name and not name.startswith("hydra/")]
+ROOTS = ("compare", "evaluate", "train")
+# "hydra/default" is part of every root and cannot be chosen on the command line; a race belongs to another root.
+CHOICES = [name for name in FILES if "/" in name and not name.startswith(("hydra/", "race/"))]
+RACES = [name.split("/")[1] for name in FILES if name.startswith("race/")]
 
 
 def of_group(group: str) -> Any:
@@ -63,6 +64,16 @@ def test_every_file_is_seen() -> None:
 @pytest.mark.parametrize("name", ROOTS)
 def test_the_defaults_are_accepted(name: str) -> None:
     accepted(name=name)
+
+
+@pytest.mark.parametrize("race", RACES)
+def test_a_race_tells_the_training_program_what_it_accepts(race: str) -> None:
+    cfg = accepted(f"race={race}", name="compare")
+    baselines = []
+    for task in cfg.race.tasks.values():
+        for method in cfg.race.methods.values():
+            baselines.append(accepted(*task, *method).preconditioner._target_ is None)
+    assert any(baselines), "a race needs a baseline"
 
 
 @pytest.mark.parametrize("choice", CHOICES)

@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException, UnsupportedInterpolationType
 
+from spectrain.cli.config_dir import config_dir
 from spectrain.cli.nearest import nearest
 from spectrain.errors import InputError
 
@@ -54,7 +55,7 @@ def normalize(argv: Sequence[str]) -> list[str]:
     return overrides + flags
 
 
-def check_overrides(argv: Sequence[str], config_dir: Path, config_name: str) -> None:
+def check_overrides(argv: Sequence[str], folder: Path, config_name: str) -> None:
     """Compose the configuration as Hydra's main will, for every value of a sweep once, and throw it away.
 
     `argv` are the words after the program's name, Hydra's flags among them.
@@ -66,19 +67,32 @@ def check_overrides(argv: Sequence[str], config_dir: Path, config_name: str) -> 
     if args.hydra_help or args.shell_completion or args.experimental_rerun:
         return
     if args.config_path is not None:
-        config_dir = Path(args.config_path)
-        if not config_dir.is_absolute():
+        folder = Path(args.config_path)
+        if not folder.is_absolute():
             return  # relative to the file of the program's main function, which Hydra alone knows
-        if not config_dir.is_dir():
-            raise InputError(f"--config-path={config_dir} is not a folder.")
+        if not folder.is_dir():
+            raise InputError(f"--config-path={folder} is not a folder.")
     name = args.config_name or config_name
     overrides = _parse(args.overrides)
     multirun = args.multirun or any(o.key_or_group == "hydra.mode" and "MULTIRUN" in str(o.value()) for o in overrides)
     for override in overrides:
         _check_sweep(override, multirun)
-    with _Composer(config_dir, name, args.config_dir) as composer:
+    with _Composer(folder, name, args.config_dir) as composer:
         for words in _jobs(overrides, composer):
             composer.check(words)
+
+
+def composed(words: Sequence[str]) -> DictConfig:
+    """The training program's configuration for these overrides, checked as its own command line is.
+
+    Raises:
+        InputError: naming the override that is to blame.
+    """
+    for override in _parse(words):
+        _check_sweep(override, multirun=False)
+    with _Composer(config_dir(), "train", None) as composer:
+        composer.check(words)
+        return composer.compose(words)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -61,6 +61,14 @@ size = Rule(
 boolean = Rule(lambda value: isinstance(value, bool), "true or false")
 seed = Rule(lambda value: _is_int(value) and 0 <= value < 2**32, "a whole number from 0 to 4294967295")
 path = Rule(lambda value: isinstance(value, str) and value != "", "the path of a file or folder, as a text")
+positive_list = Rule(
+    lambda value: OmegaConf.is_list(value) and len(value) > 0 and all(_is_number(v) and v > 0 for v in value),
+    "a list of finite numbers above 0, such as [0.5, 1, 2]",
+)
+seed_list = Rule(
+    lambda value: OmegaConf.is_list(value) and len(value) > 0 and all(seed.accepts(v) for v in value),
+    "a list of whole numbers of at least 0, such as [0, 1, 2]",
+)
 text_list = Rule(
     lambda value: OmegaConf.is_list(value) and all(isinstance(item, str) for item in value),
     "a list of texts, such as [mylab.networks]",
@@ -77,6 +85,12 @@ RULES: dict[str, Rule] = {
     "paths.run_dir": optional(path),
     "output_dir": optional(path),
     "size": optional(positive_int),
+    "budget": positive_float,
+    "seeds": seed_list,
+    "rates": positive_list,
+    "tasks": optional(text_list),
+    "methods": optional(text_list),
+    "calibration_steps": positive_int,
     "data.size": optional(size),
     "data.batch_size": optional(positive_int),
     "data.grayscale": boolean,

@@ -3,7 +3,9 @@
 Shapes: n training points, C outputs, k modes, B bands.
 """
 
+import csv
 import time
+from pathlib import Path
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -116,6 +118,14 @@ class RunHistory(pl.Callback):
     def column(self, name: str) -> Tensor:
         """One value per row, nan where a row lacks it."""
         return torch.tensor([row.get(name, float("nan")) for row in self.rows], dtype=torch.float64)
+
+    def write(self, path: Path) -> None:
+        """The rows as a CSV file: what a comparison of runs reads."""
+        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        with path.open("w", newline="") as file:
+            writer = csv.DictWriter(file, columns)
+            writer.writeheader()
+            writer.writerows(self.rows)
 
     def state_dict(self) -> dict[str, Any]:
         """Primitives only."""

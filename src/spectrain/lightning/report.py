@@ -38,7 +38,7 @@ def finish_run(
     baseline: RunHistory | None = None,
     figures: bool = True,
 ) -> dict[str, Any]:
-    """Write summary.json and figures/, show them to the loggers, print the table; return the summary.
+    """Write history.csv, summary.json and figures/, show them to the loggers, print the table; return the summary.
 
     `baseline` is the history of the same run without the preconditioner, where there was one.
     """
@@ -47,6 +47,7 @@ def finish_run(
     if baseline is not None:
         summary |= compare(history, baseline)
     if trainer.is_global_zero:
+        history.write(folder / "history.csv")
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
         drawn = draw_figures(folder / "figures", module, history, spectrum, baseline) if figures else []
         print_table(folder, summary)

@@ -3,6 +3,9 @@
 Figures are plain matplotlib Figure objects: pyplot keeps global state and asks for a display, neither belongs in a run.
 """
 
+import io
+import re
+import zlib
 from collections.abc import Callable, Mapping
 from functools import wraps
 from pathlib import Path
@@ -77,6 +80,16 @@ def save_figure(figure: Figure, path: str | Path, arrays: Mapping[str, Any]) -> 
         figure.savefig(pdf, metadata={"CreationDate": None})  # the same numbers give the same bytes
     np.savez_compressed(npz, **cast(Any, numbers))
     return [png, pdf, npz]
+
+
+def svg_text(figure: Figure) -> str:
+    """The figure as an <svg> element for a page; the ids of several on one page stay apart."""
+    file = io.StringIO()
+    with matplotlib.rc_context({**STYLE, "svg.hashsalt": "spectrain"}):  # the same numbers give the same text
+        figure.savefig(file, format="svg", metadata={"Date": None})
+    text = file.getvalue()
+    prefix = f"s{zlib.crc32(text.encode()):08x}_"
+    return re.sub(r'(\bid="|url\(#|href="#)', rf"\1{prefix}", text[text.index("<svg") :])
 
 
 def load_arrays(path: str | Path) -> dict[str, Any]:
