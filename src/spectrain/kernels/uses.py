@@ -28,9 +28,13 @@ class Form(ABC):
         """The form for tensors whose points are the first axis."""
         return self
 
+    def kept(self, a: Tensor | None, b: Tensor) -> Tensor:
+        """What is to be kept of the output gradients b until all are there: b, or its sum over positions."""
+        return b
+
     @abstractmethod
     def weight(self, a: Tensor | None, b: Tensor, *, bias: bool) -> Factor:
-        """The weight's factor; with `bias` that of the weight and the bias together."""
+        """The weight's factor; with `bias` that of the weight and the bias together; b as `kept`."""
 
     @abstractmethod
     def bias(self, b: Tensor) -> Factor:
@@ -145,11 +149,15 @@ class BroadcastForm(Form):
             return self
         return BroadcastForm(self.varies[: layout.axis] + self.varies[layout.axis + 1 :])
 
-    def weight(self, a: Tensor | None, b: Tensor, *, bias: bool) -> Factor:
-        """The sum over all axes along which w is the same, except the points."""
+    def kept(self, a: Tensor | None, b: Tensor) -> Tensor:
+        """The gradient itself, [n, C, p]: the sum over all axes along which w is the same, except the points."""
         g = b if a is None else b * a.unsqueeze(1)
         same = [axis + 2 for axis, varies in enumerate(self.varies) if not varies]
-        return Dense((g.sum(same) if same else g).reshape(*b.shape[:2], -1))
+        return (g.sum(same) if same else g).reshape(*b.shape[:2], -1)
+
+    def weight(self, a: Tensor | None, b: Tensor, *, bias: bool) -> Factor:
+        """The gradient, as it was kept."""
+        return Dense(b)
 
     def bias(self, b: Tensor) -> Factor:
         """A broadcast has one parameter."""
