@@ -35,6 +35,7 @@ class Pair:
     right: Factor
     symmetric: bool
     workspace: int  # bytes
+    sign: float = 1.0
 
     def flops(self, E: int) -> tuple[float, float]:
         """The cost of the position Gram and of columns, of which the caller takes the cheaper."""
@@ -51,6 +52,11 @@ class Pair:
 
 def add_gram(K: Float[Tensor, "nE mE"], pair: Pair, E: int) -> None:
     """K += <G_left, G_right>, in place; of a symmetric K only the blocks on and above the diagonal."""
+    for (sign, left), (_, right) in zip(pair.left.terms(), pair.right.terms(), strict=True):
+        _add_term(K, replace(pair, left=left, right=right, sign=sign), E)
+
+
+def _add_term(K: Float[Tensor, "nE mE"], pair: Pair, E: int) -> None:
     position, columns = pair.flops(E)
     supported = type(pair.left) is type(pair.right) and pair.left.has_positions
     if supported and position <= columns:
@@ -107,9 +113,11 @@ def _add_positions(K: Float[Tensor, "nE mE"], pair: Pair, E: int) -> None:
         if T1 == T2 == 1:
             bb = b1.reshape(one.n * E, -1) @ b2.reshape(two.n * E, -1).T
             block = K[_wide(i, E), _wide(j, E)]
-            block.view(one.n, E, two.n, E).addcmul_(aa.view(one.n, 1, two.n, 1), bb.view(one.n, E, two.n, E))
+            block.view(one.n, E, two.n, E).addcmul_(
+                aa.view(one.n, 1, two.n, 1), bb.view(one.n, E, two.n, E), value=pair.sign
+            )
         else:
-            K[_wide(i, E), _wide(j, E)] += _contract(aa, b1, b2, E)
+            K[_wide(i, E), _wide(j, E)].add_(_contract(aa, b1, b2, E), alpha=pair.sign)
 
 
 def _contract(
@@ -136,10 +144,12 @@ def _add_columns(K: Float[Tensor, "nE mE"], pair: Pair, E: int) -> None:
         for q in spans(units, min(step, units)):
             g1 = one.columns(q.start, q.stop).reshape(one.n * E, -1)
             g2 = g1 if same else two.columns(q.start, q.stop).reshape(two.n * E, -1)
-            _add_products(K[_wide(i, E), _wide(j, E)], g1, g2, same)
+            _add_products(K[_wide(i, E), _wide(j, E)], g1, g2, same, pair.sign)
 
 
-def _add_products(K: Float[Tensor, "n m"], g1: Float[Tensor, "n p"], g2: Float[Tensor, "m p"], same: bool) -> None:
+def _add_products(
+    K: Float[Tensor, "n m"], g1: Float[Tensor, "n p"], g2: Float[Tensor, "m p"], same: bool, sign: float
+) -> None:
     rows = _rows(K, g1.shape[0], _FEWEST_COLUMNS) if same else g1.shape[0]
     for i, j in stairs(g1.shape[0], g2.shape[0], rows, g2.shape[0], same):
-        K[i, j].addmm_(g1[i], g2[j].T)
+        K[i, j].addmm_(g1[i], g2[j].T, alpha=sign)

@@ -5,13 +5,14 @@ layer.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from spectrain.kernels.factors import Dense, Factor, Geometry, Index, Outer, Patches
+from spectrain.kernels.factors import Dense, Factor, Geometry, Index, Normed, Outer, Patches
 from spectrain.kernels.layouts import Layout
 
 Names = tuple[str, ...]
@@ -161,4 +162,38 @@ class BroadcastForm(Form):
 
     def bias(self, b: Tensor) -> Factor:
         """A broadcast has one parameter."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class NormedForm(Form):
+    """The v of a weight g v / |v| (see factors/normed.py); scale g / |v| as the output's channels broadcast."""
+
+    layer: Form
+    response: Tensor  # the layer's output with the weight v / |v|
+    scale: Tensor
+    unit: Float[Tensor, "o d"]
+    layout: Layout = Layout()
+
+    def axes(self, shape: torch.Size) -> tuple[int, ...]:
+        """The layer's own."""
+        return self.layer.axes(shape)
+
+    def placed(self, layout: Layout) -> "NormedForm":
+        """The response moves with the output."""
+        return replace(self, layout=layout)
+
+    def kept(self, a: Tensor | None, b: Tensor) -> Tensor:
+        """The output gradients of the layer whose weight is scale * v."""
+        return b * self.scale
+
+    def weight(self, a: Tensor | None, b: Tensor, *, bias: bool) -> Factor:
+        """The layer's own factor, and its part along v."""
+        along = b * self.layout.points_first(self.response, b.shape[0]).unsqueeze(1)
+        channels = b.ndim - self.scale.ndim
+        same = [axis for axis in range(2, b.ndim) if axis != channels]
+        return Normed(self.layer.weight(a, b, bias=False), along.sum(same) if same else along, self.unit)
+
+    def bias(self, b: Tensor) -> Factor:
+        """Biases are recorded by themselves."""
         raise NotImplementedError

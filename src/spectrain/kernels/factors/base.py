@@ -56,6 +56,10 @@ class Factor(ABC):
         """
         return (self,)
 
+    def terms(self) -> "tuple[tuple[float, Factor], ...]":
+        """Signs and factors whose Gram matrices, with these signs, add up to this one's at less cost."""
+        return ((1.0, self),)
+
     @property
     def has_positions(self) -> bool:
         """Whether the position Gram is on offer; if not, only columns are."""
