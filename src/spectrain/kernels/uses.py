@@ -5,7 +5,7 @@ layer.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import torch
 from jaxtyping import Float
@@ -173,7 +173,7 @@ class NormedForm(Form):
     response: Tensor  # the layer's output with the weight v / |v|
     scale: Tensor
     unit: Float[Tensor, "o d"]
-    layout: Layout = Layout()
+    layout: Layout = field(default_factory=Layout)
 
     def axes(self, shape: torch.Size) -> tuple[int, ...]:
         """The layer's own."""
