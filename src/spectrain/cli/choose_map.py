@@ -12,15 +12,13 @@ from torch import Tensor, nn
 from spectrain.cli import build
 from spectrain.errors import SpectrainWarning
 from spectrain.kernels import empirical_ntk
-from spectrain.selection import Suggestion, suggest_spectral_map
+from spectrain.selection import Suggestion, network_pilot, suggest_spectral_map
 from spectrain.spectral_maps import SpectralMap, flatten, identity, power
 
 # conf/spectral_map/auto.yaml names it.
 AUTO = "spectrain.selection.suggest_spectral_map"
 # A second or two of eigendecompositions.
 POINTS = 1024
-# Beyond it, networks of a few thousand units left the prediction (docs/spectra.md).
-LARGEST_SPEEDUP = 100.0
 
 
 def suggestion_for(cfg: DictConfig, data: Any, network: nn.Module) -> tuple[Suggestion, Float[Tensor, "m m"]]:
@@ -34,10 +32,11 @@ def suggestion_for(cfg: DictConfig, data: Any, network: nn.Module) -> tuple[Sugg
     chosen = torch.randperm(len(data.train_x), generator=torch.Generator().manual_seed(0))[:POINTS].sort().values
     parameter = next(network.parameters())
     x, y = data.train_x[chosen].to(parameter.device, parameter.dtype), data.train_y[chosen]
+    held = max(1, cfg.spectrum.every_n_steps // 2)  # the longest that a run's first spectra are held
     with torch.random.fork_rng():  # a run with the override typed out starts from the same random numbers
         K = empirical_ntk(network, x).detach()
-    maps = affordable_maps(cfg.spectrum.rank, len(x))
-    found = suggest_spectral_map(K, y, steps=cfg.trainer.max_steps, maps=maps, largest_speedup=LARGEST_SPEEDUP)
+        maps, pilot = affordable_maps(cfg.spectrum.rank, len(x)), network_pilot(network, x, y, held)
+        found = suggest_spectral_map(K, y, steps=cfg.trainer.max_steps, maps=maps, pilot=pilot)
     return found, K
 
 
