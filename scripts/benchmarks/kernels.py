@@ -4,10 +4,10 @@
     python scripts/benchmarks/kernels.py mlp transformer --threads 2
 
 Rivals: the two forms of PyTorch's tutorial "Neural Tangent Kernels" (per-sample Jacobians by vmap(jacrev) and their
-contraction; NTK-vector products by vmap(vjp, jvp)), and curvlinops or nngeometry where they are installed. Runs are
-interleaved; ours is the fastest of some rounds, the rivals run once or twice; the machine's own matrix-multiply rate is
-measured in between. CPU time is summed over threads. Memory is the peak of the resident set beyond the start of the
-call, in a process of its own.
+contraction; NTK-vector products by vmap(vjp, jvp)), and neural-tangents, nngeometry and curvlinops where they are
+installed (case mlp-peers). All ways run in every round, one after the other, after a round that is not counted; times
+are medians; the machine's own matrix-multiply rate is measured in between. CPU time is summed over threads. Memory is
+the peak of the resident set beyond the start of the call, in a process of its own.
 """
 
 import argparse
@@ -16,15 +16,14 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from statistics import median
 
 import torch
+from kernel_rivals import OPTIONAL, RIVALS, Way, installed
 from torch import Tensor, nn
-from torch.func import functional_call, jacrev, jvp, vjp, vmap
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from spectrain.kernels import empirical_ntk
 
@@ -116,6 +115,7 @@ def gram_flops(n: int, d: int, width: int, depth: int) -> float:
 CASES = {
     "mlp": Case(lambda: mlp(512, 512, 512, 4), gram_flops=gram_flops(512, 512, 512, 4)),
     "mlp-4096": Case(lambda: mlp(4096, 2, 256, 3), rivals=(), gram_flops=gram_flops(4096, 2, 256, 3)),
+    "mlp-peers": Case(lambda: mlp(512, 512, 512, 4), rivals=("contraction", *OPTIONAL)),
     # The tutorial's second form needs n^2 W^2 numbers: 256 GiB for n = W = 512.
     "mlp-32": Case(lambda: mlp(32, 512, 512, 4), rivals=("contraction", "products")),
     "siren": Case(lambda: siren(512)),
@@ -124,63 +124,7 @@ CASES = {
 }
 
 
-def split_parameters(module: nn.Module) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    return {k: p.detach() for k, p in module.named_parameters()}, dict(module.named_buffers())
-
-
-@contextmanager
-def plain_attention() -> Iterator[None]:
-    """The rivals' best footing: fused attention has no batching rule and no forward derivative."""
-    fast = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    with sdpa_kernel(SDPBackend.MATH):
-        yield
-    torch.backends.mha.set_fastpath_enabled(fast)
-
-
-@plain_attention()
-def contraction(module: nn.Module, x: Tensor) -> Tensor:
-    """The tutorial's empirical_ntk_jacobian_contraction, compute='trace', divided by C."""
-    params, buffers = split_parameters(module)
-
-    def single(p: dict[str, Tensor], row: Tensor) -> Tensor:
-        return functional_call(module, (p, buffers), (row.unsqueeze(0),)).squeeze(0)
-
-    jacobian = vmap(jacrev(single), (None, 0))(params, x)
-    parts = (j.flatten(2) for j in jacobian.values())
-    return (
-        torch.stack([torch.einsum("Naf,Maf->NM", j, j) for j in parts]).sum(0) / next(iter(jacobian.values())).shape[1]
-    )
-
-
-@plain_attention()
-def products(module: nn.Module, x: Tensor) -> Tensor:
-    """The tutorial's empirical_ntk_ntk_vps, compute='trace', divided by C."""
-    params, buffers = split_parameters(module)
-
-    def ntk(x1: Tensor, x2: Tensor) -> Tensor:
-        def f1(p: dict[str, Tensor]) -> Tensor:
-            return functional_call(module, (p, buffers), (x1.unsqueeze(0),)).squeeze(0)
-
-        def f2(p: dict[str, Tensor]) -> Tensor:
-            return functional_call(module, (p, buffers), (x2.unsqueeze(0),)).squeeze(0)
-
-        output, pull = vjp(f1, params)
-
-        def product(v: Tensor) -> Tensor:
-            return jvp(f2, (params,), pull(v))[1]
-
-        return vmap(product)(torch.eye(output.numel(), dtype=output.dtype))
-
-    K = vmap(vmap(ntk, (None, 0)), (0, None))(x, x)
-    return torch.einsum("NMKK->NM", K) / K.shape[-1]
-
-
-WAYS: dict[str, Callable[[nn.Module, Tensor], Tensor]] = {
-    "ours": lambda module, x: empirical_ntk(module, x, progress=False),
-    "contraction": contraction,
-    "products": products,
-}
+WAYS: dict[str, Way] = {"ours": lambda module, x: empirical_ntk(module, x, progress=False), **RIVALS}
 
 
 def cpu_seconds(run: Callable[[], object]) -> float:
@@ -229,22 +173,25 @@ def compare(name: str, rounds: int, threads: int) -> dict[str, object]:
     case = CASES[name]
     torch.manual_seed(0)
     module, x = case.make()
-    ways = ["ours", *case.rivals]
+    ways = ["ours", *filter(installed, case.rivals)]
+    for missing in sorted(set(case.rivals) - set(ways)):
+        print(f"{missing} is not installed: left out.", file=sys.stderr)
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     rates, kernels = [], {}
-    WAYS["ours"](module, x[:4])
-    for k in range(rounds):
+    for k in range(rounds + 1):
         rates.append(gemm_rate())
         for way in ways:
-            if way == "ours" or (k < 2 and sum(seconds[way]) < 10):
-                seconds[way].append(cpu_seconds(lambda w=way: kernels.__setitem__(w, WAYS[w](module, x))))
-    best = {way: min(times) for way, times in seconds.items()}
-    result: dict[str, object] = {"case": name, "cpu_seconds": best, "gemm_gflops": max(rates) / 1e9}
-    result["times_faster_than"] = {way: best[way] / best["ours"] for way in case.rivals}
+            spent = cpu_seconds(lambda w=way: kernels.__setitem__(w, WAYS[w](module, x)))
+            seconds[way] += [spent] if k else []
+    typical = {way: median(times) for way, times in seconds.items()}
+    rate = median(rates)
+    result: dict[str, object] = {"case": name, "rounds": rounds, "cpu_seconds": typical, "gemm_gflops": rate / 1e9}
+    result["fastest"] = {way: min(times) for way, times in seconds.items()}
+    result["times_faster_than"] = {way: typical[way] / typical["ours"] for way in ways[1:]}
     exact = empirical_ntk(module, x, dtype=torch.float64, progress=False)
     result["error_against_float64"] = {w: float((kernels[w] - exact).abs().max() / exact.abs().max()) for w in ways}
     if case.gram_flops:
-        result["share_of_gemm_rate"] = case.gram_flops / best["ours"] / max(rates)
+        result["share_of_gemm_rate"] = case.gram_flops / typical["ours"] / rate
     result["peak_mib"] = {way: memory(name, way, threads) for way in ways}
     return result
 

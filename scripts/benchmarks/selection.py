@@ -24,7 +24,7 @@ from torch import Tensor
 
 from spectrain.kernels import empirical_ntk
 from spectrain.models import mlp
-from spectrain.selection import Suggestion, suggest_spectral_map
+from spectrain.selection import Suggestion, network_pilot, suggest_spectral_map
 from spectrain.selection.descent import closed_form_errors, predict_descent
 from spectrain.selection.suggestion import default_maps, default_steps
 from spectrain.spectral_maps import SpectralMap, flatten, identity, power
@@ -127,37 +127,53 @@ def kernels(limit: int | None) -> None:
             )
 
 
-def networks(width: int, speedup: float) -> None:
+def networks(width: int, piloted: bool, initialisations: int, first: int) -> None:
     """The candidates that 100 steps can afford, trained; the kernel is the network's own at the start."""
     maps: list[SpectralMap] = [identity(), power(0.5, 16), power(0.5, 64), flatten(4), flatten(16), flatten(64)]
     steps = [1, 3, 10, 30, 100]
-    print("| data | rank correlation | over the best | over identity | suggestion |\n|---|---|---|---|---|")
+    print("| data | rank correlation | over the best | over identity | over its best | suggestion (last split) | s |")
+    print("|---|---|---|---|---|---|---|")
     for source in (tables, images, signals):
         for name, x, y in source():
             if any(level in name for level in ("0.01", "0.05")):
                 continue
-            train, test = split(len(x), 0)
-            keep = train[:200]
-            torch.manual_seed(0)
-            net = mlp(x.shape[1], y.shape[1], width=width, depth=1, bias_scale=0.5)
-            K = empirical_ntk(net, x[keep].float()).detach()
-            affordable = [g for g in maps if getattr(g, "rank", 0) < 0.8 * len(keep)]
-            s = suggest_spectral_map(K, y[keep], steps=100, maps=affordable, largest_speedup=speedup)
-            measured = {}
-            for g in affordable:
-                f = train_network(net, x[keep], y[keep], x[test], g, steps)
-                measured.update({(g, t): float(mean_square(f[t].double(), y[test])) for t in steps})
-            rho, over, over_plain, _ = score(s, measured)
+            rows, seconds = [], 0.0
+            for seed in range(first, first + SPLITS):
+                train, test = split(len(x), seed)
+                keep = train[:200]
+                affordable = [g for g in maps if getattr(g, "rank", 0) < 0.8 * len(keep)]
+                nets = [two_layers(x, y, width, seed + 100 * i) for i in range(initialisations)]
+                start = time.process_time()
+                kernels = [empirical_ntk(net, x[keep].float()).detach() for net in nets]
+                pilot = network_pilot(nets[0], x[keep].float(), y[keep]) if piloted else None
+                s = suggest_spectral_map(torch.stack(kernels).mean(0), y[keep], steps=100, maps=affordable, pilot=pilot)
+                seconds += time.process_time() - start
+                measured = {}
+                for g in affordable:
+                    f = train_network(nets[0], x[keep], y[keep], x[test], g, steps)
+                    errors = {t: float(mean_square(f[t].double(), y[test])) if t in f else np.inf for t in steps}
+                    measured.update({(g, t): np.nan_to_num(e, nan=np.inf) for t, e in errors.items()})
+                rows.append(score(s, measured))
+            mean, worst = np.mean(rows, 0), np.max(rows, 0)
             print(
-                f"| {name} | {rho:.2f} | {over:.3f} | {over_plain:.3f} | {s.spectral_map!r}, {s.steps} steps |",
+                f"| {name} | {mean[0]:.2f} | {mean[1]:.3f} (worst {worst[1]:.3f}) | {mean[2]:.3f} ({worst[2]:.3f}) | "
+                f"{mean[3]:.3f} ({worst[3]:.3f}) | {s.spectral_map!r}, {s.steps} steps | {seconds / SPLITS:.1f} |",
                 flush=True,
             )
+
+
+def two_layers(x: Tensor, y: Tensor, width: int, seed: int) -> torch.nn.Module:
+    torch.manual_seed(seed)
+    return mlp(x.shape[1], y.shape[1], width=width, depth=1, bias_scale=0.5)
 
 
 def train_network(
     initial: torch.nn.Module, x: Tensor, y: Tensor, z: Tensor, g: Callable, steps: list[int]
 ) -> dict[int, Tensor]:
-    """w <- w - eta J^T S r / n on f(w) - f(w_0) + mean y, S refreshed every 10 steps; outputs on z after `steps`."""
+    """w <- w - eta J^T S r / n on f(w) - f(w_0) + mean y, S refreshed every 10 steps; outputs on z after `steps`.
+
+    What is left out had diverged.
+    """
     net = copy.deepcopy(initial)
     x, y, z = x.float(), y.float(), z.float()
     with torch.no_grad():
@@ -171,6 +187,8 @@ def train_network(
             V, d = spectrum.eigenvectors.float(), (1 - ratio)[:, None].float()
         f = net(x)
         r = (f - f_0 - y).detach()
+        if not float(r.square().mean()) < 1e6:
+            break
         gradients = torch.autograd.grad(f, parameters, (r - V @ (d * (V.T @ r))) / len(x))
         with torch.no_grad():
             for p, gradient in zip(parameters, gradients, strict=True):
@@ -209,11 +227,15 @@ def main() -> None:
     parser.add_argument("what", choices=["kernels", "networks", "formulas"])
     parser.add_argument("--steps", type=int, default=None, help="the largest number of steps (kernels)")
     parser.add_argument("--width", type=int, default=2048, help="of the networks' hidden layer")
-    parser.add_argument("--speedup", type=float, default=100.0, help="the largest lambda_1/g_max (networks)")
+    parser.add_argument("--without-pilot", action="store_true", help="the linearised prediction alone (networks)")
+    parser.add_argument("--initialisations", type=int, default=1, help="whose kernels are averaged (networks)")
+    parser.add_argument("--first-split", type=int, default=0, help="of three (networks)")
     options = parser.parse_args()
     calls = {
         "kernels": lambda: kernels(options.steps),
-        "networks": lambda: networks(options.width, options.speedup),
+        "networks": lambda: networks(
+            options.width, not options.without_pilot, options.initialisations, options.first_split
+        ),
         "formulas": formulas,
     }
     calls[options.what]()

@@ -11,6 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 import spectrain
+from spectrain.cli.choose_map import is_auto
 from spectrain.errors import InputError
 
 # What a resumed run must share with the run that wrote the checkpoint; the rest (max_steps, logger, paths) may change.
@@ -85,6 +86,8 @@ def resumed_config(cfg: DictConfig, checkpoint: dict[str, Any], overrides: list[
             merged.paths.run_dir = None  # the folder in which the checkpoint lies now, wherever it was written
         merged.ckpt_path = cfg.ckpt_path
         merged.allow_targets = cfg.allow_targets  # what a checkpoint allows itself does not count
+    if is_auto(merged):  # the same command line again, as a requeued job has it: the choice was made
+        merged.spectral_map = saved.spectral_map
     changes = list(_differences(_fixed(saved), _fixed(merged)))
     if changes:
         raise InputError(

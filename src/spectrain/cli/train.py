@@ -24,6 +24,7 @@ from pytorch_lightning.utilities.exceptions import (  # type: ignore[attr-define
 
 from spectrain.cli import build
 from spectrain.cli.allowlist import check_targets
+from spectrain.cli.choose_map import choose_map
 from spectrain.cli.config_dir import config_dir
 from spectrain.cli.errors import INTERRUPTED, explain, run_guarded
 from spectrain.cli.launch import launch
@@ -89,11 +90,12 @@ def train(cfg: DictConfig, overrides: list[str] | None = None, task: str = "imag
 
 def fit(cfg: DictConfig, folder: Path) -> Run:
     """Build everything, make the run folder, train."""
-    config_yaml = OmegaConf.to_yaml(cfg)
-    cfg.paths.run_dir = str(folder)
     pl.seed_everything(cfg.seed, verbose=False)
     data = build.build_data(cfg)
     network = build.build_network(cfg, data)
+    choose_map(cfg, data, network)
+    config_yaml = OmegaConf.to_yaml(cfg)
+    cfg.paths.run_dir = str(folder)
     module = build.build_module(cfg, network, data, config_yaml)
     callbacks = build.build_callbacks(cfg)
     spectrum = next((c for c in callbacks if isinstance(c, SpectrumCallback)), None)

@@ -57,6 +57,10 @@ def _linear(tape: Tape, input: Tensor, weight: Tensor, bias: Tensor | None = Non
     return tape.linear(input, weight, bias)
 
 
+def _weight_norm(tape: Tape, v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+    return tape.weight_norm(v, g, dim)
+
+
 def _expand(tape: Tape, p: Tensor, *sizes: Any) -> Tensor:
     """A parameter that is handed to every point, such as a class token."""
     shape = torch.Size(sizes[0]) if len(sizes) == 1 and not isinstance(sizes[0], int) else torch.Size(sizes)
@@ -72,4 +76,5 @@ _FUNCTIONS: dict[Callable[..., Any], Callable[..., Tensor]] = {
     torch.add: _add,
     torch.Tensor.expand: _expand,
     F.linear: _linear,
+    torch._weight_norm: _weight_norm,
 }

@@ -111,21 +111,33 @@ def _leaves_reached(f: Tensor, params: Mapping[str, Tensor]) -> frozenset[str]:
 
 
 def _output_gradients(f: Tensor, uses: Sequence[Use], plan: Plan) -> list[Tensor]:
-    """d f_c / d z at every use, the points first: a list of [n, C, ...]."""
+    """What every use keeps of d f_c / d z, the points first: a list of [n, C, ...]."""
     targets, n = cotangents(f, plan.outputs), f.shape[0]
+    if len(targets) == 1:
+        return kept_gradients(targets[0].sum(), f, uses, plan.layouts, keep_graph=False)
     found: list[Tensor] = []
-    edges = [use.edge for use in uses]
     for c, target in enumerate(targets):
-        grads = gradients(target.sum(), edges, keep_graph=c + 1 < len(targets))
-        for u, (use, layout) in enumerate(zip(uses, plan.layouts, strict=True)):
-            grad = grads[u]
-            rows = layout.points_first(f.new_zeros(1).expand(use.shape) if grad is None else grad, n)
-            if c == 0:
-                one = len(targets) == 1
-                found.append(rows.unsqueeze(1) if one else rows.new_empty(n, len(targets), *rows.shape[1:]))
-            if len(targets) > 1:
-                found[u][:, c] = rows
+        rows = kept_gradients(target.sum(), f, uses, plan.layouts, keep_graph=c + 1 < len(targets))
+        found = found or [row.new_empty(n, len(targets), *row.shape[2:]) for row in rows]
+        for u in range(len(uses)):
+            found[u][:, c : c + 1] = rows[u]
     return found
+
+
+def kept_gradients(
+    target: Tensor, f: Float[Tensor, "n C"], uses: Sequence[Use], layouts: Sequence[Layout], *, keep_graph: bool
+) -> list[Tensor]:
+    """What every use keeps of the gradient of one target: a list of [n, 1, ...]."""
+    grads = gradients(target, [use.edge for use in uses], keep_graph=keep_graph)
+    return [placed(use, grad, f, layout) for use, grad, layout in zip(uses, grads, layouts, strict=True)]
+
+
+def placed(use: Use, grad: Tensor | None, f: Float[Tensor, "n C"], layout: Layout) -> Tensor:
+    """What a use keeps of one gradient d f / d z (None: zero), the points first."""
+    n = f.shape[0]
+    grad = f.new_zeros(1).expand(use.shape) if grad is None else grad
+    a = None if use.a is None else layout.points_first(use.a, n)
+    return use.form.placed(layout).kept(a, layout.points_first(grad, n).unsqueeze(1))
 
 
 def gradients(target: Tensor, edges: Sequence[GradientEdge], *, keep_graph: bool) -> Sequence[Tensor | None]:

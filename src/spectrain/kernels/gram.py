@@ -10,6 +10,7 @@ positions, d inputs and o outputs of a layer, p = d o columns. K is held as a ma
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from math import isqrt
 
 from jaxtyping import Float
 from torch import Tensor
@@ -18,9 +19,12 @@ from spectrain.kernels.factors import Factor
 
 # An element-wise operation is bound by memory: its cost in flops of a matrix product, measured on CPUs, roughly.
 _ELEMENTWISE_FLOPS = 40
-# Small tiles save half of a symmetric kernel and stay in a CPU's cache; a GPU needs large ones to be busy.
-_CPU_TILES, _GPU_TILE = (128, 256), 2048
-_CPU_CHUNK = 2**24
+# Of a symmetric kernel, blocks of few rows save nearly half of the work, but a GPU needs large products to be busy.
+_CPU_ROWS, _GPU_ROWS = 128, 2048
+_FEWEST_POSITIONS, _FEWEST_COLUMNS = 64, 32
+# Blocks on a CPU stay in its cache: fresh large buffers cost more in page faults than small ones cost in calls.
+_CPU_BLOCK, _CPU_CHUNK = 2**18, 2**22
+_MIRROR = 256
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Pair:
     right: Factor
     symmetric: bool
     workspace: int  # bytes
+    sign: float = 1.0
 
     def flops(self, E: int) -> tuple[float, float]:
         """The cost of the position Gram and of columns, of which the caller takes the cheaper."""
@@ -47,31 +52,36 @@ class Pair:
 
 def add_gram(K: Float[Tensor, "nE mE"], pair: Pair, E: int) -> None:
     """K += <G_left, G_right>, in place; of a symmetric K only the blocks on and above the diagonal."""
+    for (sign, left), (_, right) in zip(pair.left.terms(), pair.right.terms(), strict=True):
+        _add_term(K, replace(pair, left=left, right=right, sign=sign), E)
+
+
+def _add_term(K: Float[Tensor, "nE mE"], pair: Pair, E: int) -> None:
     position, columns = pair.flops(E)
     supported = type(pair.left) is type(pair.right) and pair.left.has_positions
     if supported and position <= columns:
         _add_positions(K, pair, E)
     else:
-        for left, right in zip(pair.left.split(), pair.right.split(), strict=True):
+        for left, right in zip(pair.left.split(E == 1), pair.right.split(E == 1), strict=True):
             _add_columns(K, replace(pair, left=left, right=right), E)
 
 
 def mirror(K: Float[Tensor, "nE nE"], E: int) -> None:
     """Copy what is above the diagonal to below, where `add_gram` left nothing that is meant."""
-    for i, j in tiles(K.shape[0] // E, K.shape[0] // E, _tile(K), symmetric=True):
-        block = K[_wide(i, E), _wide(j, E)]
+    for rows, columns in stairs(K.shape[0] // E, K.shape[0] // E, _MIRROR, _MIRROR, symmetric=True):
+        i, j = _wide(rows, E), _wide(columns, E)
         if i == j:
-            block.copy_(block.triu() + block.triu(1).T)
+            K[i, i].copy_(K[i, i].triu() + K[i, i].triu(1).T)
         else:
-            K[_wide(j, E), _wide(i, E)] = block.T
+            K[j, i] = K[i, j].T
 
 
-def tiles(n: int, m: int, size: int, symmetric: bool) -> Iterator[tuple[slice, slice]]:
-    """Blocks of rows and columns; of a symmetric matrix those on and above the diagonal."""
-    for i in spans(n, size):
-        for j in spans(m, size):
-            if not symmetric or j.start >= i.start:
-                yield i, j
+def stairs(n: int, m: int, rows: int, columns: int, symmetric: bool) -> Iterator[tuple[slice, slice]]:
+    """Blocks of rows and columns; of a symmetric matrix those that begin on or to the right of the diagonal."""
+    for i in spans(n, rows):
+        first = i.start if symmetric else 0
+        for j in spans(m - first, columns):
+            yield i, slice(first + j.start, first + j.stop)
 
 
 def spans(n: int, size: int) -> list[slice]:
@@ -79,8 +89,9 @@ def spans(n: int, size: int) -> list[slice]:
     return [slice(a, b) for a, b in pairwise([*range(0, n, max(1, size)), n])]
 
 
-def _tile(K: Tensor) -> int:
-    return _CPU_TILES[K.shape[0] > 1024] if K.device.type == "cpu" else _GPU_TILE
+def _rows(K: Tensor, n: int, fewest: int) -> int:
+    """How many of n points to take at once."""
+    return min(max(n // 8, fewest), _CPU_ROWS) if K.device.type == "cpu" else _GPU_ROWS
 
 
 def _wide(rows: slice, E: int) -> slice:
@@ -90,18 +101,23 @@ def _wide(rows: slice, E: int) -> slice:
 def _add_positions(K: Float[Tensor, "nE mE"], pair: Pair, E: int) -> None:
     left, right = pair.left, pair.right
     T1, T2 = left.sizes.positions, right.sizes.positions
-    per_pair = T1 * T2 * (1 + 2 * E * E) * left.itemsize
-    size = int(min(_tile(K), max(1.0, (pair.workspace / per_pair) ** 0.5)))
-    for i, j in tiles(left.n, right.n, size, pair.symmetric):
+    numbers = T1 * T2 * (1 + 2 * E * E)  # in a block, per pair of points
+    pairs = max(1, pair.workspace // (numbers * left.itemsize))
+    if K.device.type == "cpu":
+        pairs = max(1, min(pairs, _CPU_BLOCK // numbers))
+    rows = min(_rows(K, left.n, _FEWEST_POSITIONS), isqrt(pairs))
+    for i, j in stairs(left.n, right.n, rows, pairs // rows, pair.symmetric):
         one, two = left.rows(i), right.rows(j)
         aa = one.input_gram(two)
         b1, b2 = one.output_positions(), two.output_positions()
         if T1 == T2 == 1:
             bb = b1.reshape(one.n * E, -1) @ b2.reshape(two.n * E, -1).T
             block = K[_wide(i, E), _wide(j, E)]
-            block.view(one.n, E, two.n, E).addcmul_(aa.view(one.n, 1, two.n, 1), bb.view(one.n, E, two.n, E))
+            block.view(one.n, E, two.n, E).addcmul_(
+                aa.view(one.n, 1, two.n, 1), bb.view(one.n, E, two.n, E), value=pair.sign
+            )
         else:
-            K[_wide(i, E), _wide(j, E)] += _contract(aa, b1, b2, E)
+            K[_wide(i, E), _wide(j, E)].add_(_contract(aa, b1, b2, E), alpha=pair.sign)
 
 
 def _contract(
@@ -119,19 +135,21 @@ def _add_columns(K: Float[Tensor, "nE mE"], pair: Pair, E: int) -> None:
     left, right = pair.left, pair.right
     units = left.sizes.outputs
     unit_bytes = left.C * left.sizes.columns // units * left.itemsize
-    # Fresh large buffers cost a CPU more in page faults than small chunks cost in calls.
     workspace = min(pair.workspace, _CPU_CHUNK) if K.device.type == "cpu" else pair.workspace
     rows = int(max(1, pair.workspace // max(1, 2 * unit_bytes)))
-    for i, j in tiles(left.n, right.n, rows, pair.symmetric):
+    for i, j in stairs(left.n, right.n, rows, rows, pair.symmetric):
         one, two = left.rows(i), right.rows(j)
         same = pair.symmetric and i == j
         step = int(max(1, workspace // max(1, (one.n + (0 if same else two.n)) * unit_bytes)))
         for q in spans(units, min(step, units)):
             g1 = one.columns(q.start, q.stop).reshape(one.n * E, -1)
             g2 = g1 if same else two.columns(q.start, q.stop).reshape(two.n * E, -1)
-            _add_products(K[_wide(i, E), _wide(j, E)], g1, g2, same)
+            _add_products(K[_wide(i, E), _wide(j, E)], g1, g2, same, pair.sign)
 
 
-def _add_products(K: Float[Tensor, "n m"], g1: Float[Tensor, "n p"], g2: Float[Tensor, "m p"], same: bool) -> None:
-    for i, j in tiles(g1.shape[0], g2.shape[0], _tile(K), same):
-        K[i, j].addmm_(g1[i], g2[j].T)
+def _add_products(
+    K: Float[Tensor, "n m"], g1: Float[Tensor, "n p"], g2: Float[Tensor, "m p"], same: bool, sign: float
+) -> None:
+    rows = _rows(K, g1.shape[0], _FEWEST_COLUMNS) if same else g1.shape[0]
+    for i, j in stairs(g1.shape[0], g2.shape[0], rows, g2.shape[0], same):
+        K[i, j].addmm_(g1[i], g2[j].T, alpha=sign)

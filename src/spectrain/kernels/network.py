@@ -163,9 +163,27 @@ def undisturbed(network: Network) -> Iterator[None]:
         stack.enter_context(torch.autocast(network.device.type, enabled=False))
         stack.enter_context(torch.compiler.set_stance("force_eager"))
         stack.enter_context(_without_checkpointing())
+        stack.enter_context(_tensors_restored(network.module))
         stack.callback(torch.set_float32_matmul_precision, precision)
         torch.set_float32_matmul_precision("highest")
         yield
+
+
+@contextmanager
+def _tensors_restored(module: nn.Module) -> Iterator[None]:
+    """Plain tensors that a forward leaves on its modules (the weight of the older weight_norm) are those of before."""
+
+    def tensors(child: nn.Module) -> dict[str, Tensor]:
+        return {name: value for name, value in vars(child).items() if isinstance(value, Tensor)}
+
+    before = [(child, tensors(child)) for child in module.modules()]
+    try:
+        yield
+    finally:
+        for child, kept in before:
+            for name in tensors(child).keys() - kept.keys():
+                del vars(child)[name]
+            vars(child).update(kept)
 
 
 class _Plain:

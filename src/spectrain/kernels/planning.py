@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spectrain.errors import InputError
-from spectrain.kernels.capture import Factors, Plan, UnknownUseError, assemble, gradients, record
+from spectrain.kernels.capture import Factors, Plan, UnknownUseError, assemble, gradients, placed, record
 from spectrain.kernels.checks import check_mode, check_outputs, draws
 from spectrain.kernels.factors import Dense
 from spectrain.kernels.layouts import Layout, find
@@ -115,10 +115,7 @@ def _first_factors(f: Tensor, uses: list[Use], plan: Plan) -> tuple[Factors, tup
     if lost:
         raise UnknownUseError(lost)
     layouts = tuple(layout for layout in found if layout is not None)
-    b = [
-        layout.points_first(f.new_zeros(1).expand(use.shape) if grad is None else grad, n).unsqueeze(1)
-        for use, grad, layout in zip(uses, plain, layouts, strict=True)
-    ]
+    b = [placed(use, grad, f, layout) for use, grad, layout in zip(uses, plain, layouts, strict=True)]
     return assemble(uses, b, n, replace(plan, layouts=layouts)), layouts
 
 

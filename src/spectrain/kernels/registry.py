@@ -18,6 +18,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from torch import nn
+from torch.nn.utils import parametrize
 
 Rule = Callable[..., Any]
 RuleT = TypeVar("RuleT", bound=Rule)
@@ -42,7 +43,10 @@ def register_rule(*module_types: type[nn.Module]) -> Callable[[RuleT], RuleT]:
 
 
 def rule_for(module: nn.Module) -> Rule | None:
-    """The rule for this module, or None, also where `forward` was replaced on the instance: that is another layer."""
+    """The rule for this module, or None, also where `forward` was replaced on the instance: that is another layer.
+
+    A parametrised module keeps the forward of its own class, which torch has put below another.
+    """
     if "forward" in vars(module):
         return None
-    return _RULES.get(type(module))
+    return _RULES.get(parametrize.type_before_parametrizations(module))

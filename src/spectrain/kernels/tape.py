@@ -5,7 +5,7 @@ Every recorded operation uses a *detached* parameter. So no weight gradient is e
 shows in the autograd graph afterwards has a use that no rule knows: it takes the Jacobian path.
 """
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
@@ -17,7 +17,7 @@ from torch.autograd.graph import get_gradient_edge
 
 from spectrain.kernels.factors import Geometry
 from spectrain.kernels.registry import NoRuleError, Rule, rule_for
-from spectrain.kernels.uses import BroadcastForm, ConvForm, Form, IndexForm, LinearForm, Use
+from spectrain.kernels.uses import BroadcastForm, ConvForm, Form, IndexForm, LinearForm, NormedForm, Use
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _CONV_TRANSPOSE = {1: F.conv_transpose1d, 2: F.conv_transpose2d, 3: F.conv_transpose3d}
@@ -47,11 +47,19 @@ class Tape:
     def __init__(self, params: Mapping[str, Tensor], skip: Collection[str] = ()) -> None:
         self._names = {id(p): name for name, p in params.items()}
         self._skip = skip
+        self._normed: dict[int, tuple[Tensor, Tensor, Tensor]] = {}  # by the id of a weight: the weight, its v and g
         self.uses: list[Use] = []
 
     def knows(self, p: Any) -> bool:
-        """Whether this is one of the network's own parameters."""
-        return id(p) in self._names
+        """Whether this is one of the network's own parameters, or a weight normalised from them."""
+        return id(p) in self._names or id(p) in self._normed
+
+    def weight_norm(self, v: Tensor, g: Tensor, dim: int = 0) -> Tensor:
+        """g v / |v|; with one length per row, layers that take it as their weight record g and v."""
+        w = torch._weight_norm(v, g, dim)
+        if dim == 0:
+            self._normed[id(w)] = (w, v, g)
+        return w
 
     def linear(
         self,
@@ -63,6 +71,8 @@ class Tape:
         rows: slice | None = None,
     ) -> Tensor:
         """x weight^T + bias_scale * bias; `rows` takes only these rows of the weight and of the bias."""
+        if id(weight) in self._normed and bias_scale == 1.0 and rows is None:
+            return self._with_norm(F.linear, x, weight, bias, LinearForm(1.0, 0, 0), (-1,))
         w, weight_name = self._take(weight)
         b, bias_name = self._take(bias)
         first, last, _ = (rows or slice(None)).indices(w.shape[0])
@@ -81,9 +91,12 @@ class Tape:
         output_padding: tuple[int, ...] = (),
     ) -> Tensor:
         """A convolution of one, two or three axes with zero padding, or its transpose; x is [n, channels, ...]."""
+        k, g = len(geometry.kernel), geometry
+        if id(weight) in self._normed and not transposed:
+            run = partial(_CONV[k], stride=g.stride, padding=g.padding, dilation=g.dilation, groups=g.groups)
+            return self._with_norm(run, x, weight, bias, ConvForm(g, False), (-1, *(1,) * k))
         w, weight_name = self._take(weight)
         b, bias_name = self._take(bias)
-        k, g = len(geometry.kernel), geometry
         if transposed:
             z = _CONV_TRANSPOSE[k](x, w, b, g.stride, g.padding, output_padding, g.groups, g.dilation)
             # Its bias has no place among the patches, so the two are recorded one by one.
@@ -91,6 +104,27 @@ class Tape:
             return self._record(z, ConvForm(g, True), (None, bias_name), None)
         z = _CONV[k](x, w, b, g.stride, g.padding, g.dilation, g.groups)
         return self._record(z, ConvForm(g, False), (weight_name, bias_name), x)
+
+    def _with_norm(
+        self,
+        run: Callable[[Tensor, Tensor], Tensor],
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor | None,
+        form: Form,
+        channels: tuple[int, ...],
+    ) -> Tensor:
+        """run(x, weight) + bias for a weight g v / |v|, with g, v and the bias recorded one by one."""
+        _, v, g = self._normed[id(weight)]
+        (v, v_name), (g, g_name) = self._take(v), self._take(g)
+        v, g = v.detach(), g.detach()
+        length = torch.linalg.vector_norm(v.flatten(1), dim=1)
+        unit, scale = v.flatten(1) / length[:, None], (g.flatten() / length).view(channels)
+        response = run(x.detach(), unit.view_as(v))
+        z = run(x, weight.detach())
+        z = self._record(z, NormedForm(form, response, scale, unit), (v_name, None), x)
+        z = self._record(z, BroadcastForm(_varies(z, scale)), (g_name, None), response)
+        return z if bias is None else self.add(z, bias, channels)
 
     def embedding(self, index: Tensor, weight: Tensor, padding_idx: int | None = None) -> Tensor:
         """Rows of the weight."""

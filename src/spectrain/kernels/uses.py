@@ -5,13 +5,14 @@ layer.
 """
 
 from abc import ABC, abstractmethod
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import torch
+from jaxtyping import Float
 from torch import Tensor
 from torch.autograd.graph import GradientEdge
 
-from spectrain.kernels.factors import Dense, Factor, Geometry, Index, Outer, Patches
+from spectrain.kernels.factors import Dense, Factor, Geometry, Index, Normed, Outer, Patches
 from spectrain.kernels.layouts import Layout
 
 Names = tuple[str, ...]
@@ -28,9 +29,13 @@ class Form(ABC):
         """The form for tensors whose points are the first axis."""
         return self
 
+    def kept(self, a: Tensor | None, b: Tensor) -> Tensor:
+        """What is to be kept of the output gradients b until all are there: b, or its sum over positions."""
+        return b
+
     @abstractmethod
     def weight(self, a: Tensor | None, b: Tensor, *, bias: bool) -> Factor:
-        """The weight's factor; with `bias` that of the weight and the bias together."""
+        """The weight's factor; with `bias` that of the weight and the bias together; b as `kept`."""
 
     @abstractmethod
     def bias(self, b: Tensor) -> Factor:
@@ -145,12 +150,50 @@ class BroadcastForm(Form):
             return self
         return BroadcastForm(self.varies[: layout.axis] + self.varies[layout.axis + 1 :])
 
-    def weight(self, a: Tensor | None, b: Tensor, *, bias: bool) -> Factor:
-        """The sum over all axes along which w is the same, except the points."""
+    def kept(self, a: Tensor | None, b: Tensor) -> Tensor:
+        """The gradient itself, [n, C, p]: the sum over all axes along which w is the same, except the points."""
         g = b if a is None else b * a.unsqueeze(1)
         same = [axis + 2 for axis, varies in enumerate(self.varies) if not varies]
-        return Dense((g.sum(same) if same else g).reshape(*b.shape[:2], -1))
+        return (g.sum(same) if same else g).reshape(*b.shape[:2], -1)
+
+    def weight(self, a: Tensor | None, b: Tensor, *, bias: bool) -> Factor:
+        """The gradient, as it was kept."""
+        return Dense(b)
 
     def bias(self, b: Tensor) -> Factor:
         """A broadcast has one parameter."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class NormedForm(Form):
+    """The v of a weight g v / |v| (see factors/normed.py); scale g / |v| as the output's channels broadcast."""
+
+    layer: Form
+    response: Tensor  # the layer's output with the weight v / |v|
+    scale: Tensor
+    unit: Float[Tensor, "o d"]
+    layout: Layout = field(default_factory=Layout)
+
+    def axes(self, shape: torch.Size) -> tuple[int, ...]:
+        """The layer's own."""
+        return self.layer.axes(shape)
+
+    def placed(self, layout: Layout) -> "NormedForm":
+        """The response moves with the output."""
+        return replace(self, layout=layout)
+
+    def kept(self, a: Tensor | None, b: Tensor) -> Tensor:
+        """The output gradients of the layer whose weight is scale * v."""
+        return b * self.scale
+
+    def weight(self, a: Tensor | None, b: Tensor, *, bias: bool) -> Factor:
+        """The layer's own factor, and its part along v."""
+        along = b * self.layout.points_first(self.response, b.shape[0]).unsqueeze(1)
+        channels = b.ndim - self.scale.ndim
+        same = [axis for axis in range(2, b.ndim) if axis != channels]
+        return Normed(self.layer.weight(a, b, bias=False), along.sum(same) if same else along, self.unit)
+
+    def bias(self, b: Tensor) -> Factor:
+        """Biases are recorded by themselves."""
         raise NotImplementedError

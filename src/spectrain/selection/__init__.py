@@ -2,6 +2,15 @@
 
 from spectrain.selection.candidate import Candidate
 from spectrain.selection.eigenlearning import Eigenlearning, eigenlearning
+from spectrain.selection.pilot import Pilot, network_pilot
 from spectrain.selection.suggestion import Suggestion, suggest_spectral_map
 
-__all__ = ["Candidate", "Eigenlearning", "Suggestion", "eigenlearning", "suggest_spectral_map"]
+__all__ = [
+    "Candidate",
+    "Eigenlearning",
+    "Pilot",
+    "Suggestion",
+    "eigenlearning",
+    "network_pilot",
+    "suggest_spectral_map",
+]

@@ -4,16 +4,17 @@ Letters: n points, C outputs, T step counts, M maps, m held-out points. Eigenval
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from spectrain.spectral_maps import SpectralMap
 from spectrain.spectrum import Spectrum
 
 
-def filters(eigenvalues: Float[Tensor, "k"], ratio: Float[Tensor, "k"], steps: Sequence[int]) -> Float[Tensor, "T k"]:
+def filters(eigenvalues: Float[Tensor, "k"], ratio: Float[Tensor, "k"], steps: Sequence[float]) -> Float[Tensor, "T k"]:
     """f_i = 1 - (1 - g_i / g_max)^t: the share of mode i that t steps of the largest safe size 1/g_max have learned."""
     g = eigenvalues * ratio
     # Below one in the last place, or the slowest rounding of log1p would be minus infinity times zero steps.
@@ -26,7 +27,7 @@ def predict_descent(
     cross: Float[Tensor, "m n"],
     y: Float[Tensor, "n C"],
     maps: Sequence[SpectralMap],
-    steps: Sequence[int],
+    steps: Sequence[float],
 ) -> Float[Tensor, "M T m C"]:
     """f_t(z) = k(z, X) sum_i f_i / (n lambda_i) v_i v_i^T (y - mean y) + mean y, for every map and number of steps.
 
@@ -45,25 +46,37 @@ def predict_descent(
     return torch.stack(out) + mean
 
 
-def held_out_errors(
-    K: Float[Tensor, "n n"],
-    y: Float[Tensor, "n C"],
-    maps: Sequence[SpectralMap],
-    steps: Sequence[int],
-    folds: int = 10,
-    seed: int = 0,
-) -> Float[Tensor, "M T n"]:
-    """Squared error at every point, predicted from the folds it is not in: one eigh per fold, and no training."""
+@dataclass(frozen=True)
+class Fold:
+    """Points that are held out, the spectrum of the others' kernel, and cross = k(held, others)."""
+
+    held: Int[Tensor, "m"]
+    others: Int[Tensor, "n"]
+    spectrum: Spectrum
+    cross: Float[Tensor, "m n"]
+
+
+def split_folds(K: Float[Tensor, "n n"], count: int = 10, seed: int = 0) -> list[Fold]:
+    """The points in `count` random parts, each held out once: one eigh per part."""
     n = K.shape[0]
     order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).to(K.device)
-    errors = y.new_empty(len(maps), len(steps), n)
-    for held in order.chunk(min(folds, n)):
+    folds = []
+    for held in order.chunk(min(count, n)):
         known = torch.ones(n, dtype=torch.bool, device=K.device)
         known[held] = False
-        rest = known.nonzero()[:, 0]
-        spectrum = Spectrum.from_kernel(K[rest][:, rest])
-        f = predict_descent(spectrum, K[held][:, rest], y[rest], maps, steps)
-        errors[:, :, held] = (f - y[held]).square().sum(-1)
+        others = known.nonzero()[:, 0]
+        folds.append(Fold(held, others, Spectrum.from_kernel(K[others][:, others]), K[held][:, others]))
+    return folds
+
+
+def held_out_errors(
+    folds: Sequence[Fold], y: Float[Tensor, "n C"], maps: Sequence[SpectralMap], steps: Sequence[float]
+) -> Float[Tensor, "M T n"]:
+    """Squared error at every point, predicted from the folds it is not in, without training."""
+    errors = y.new_empty(len(maps), len(steps), len(y))
+    for fold in folds:
+        f = predict_descent(fold.spectrum, fold.cross, y[fold.others], maps, steps)
+        errors[:, :, fold.held] = (f - y[fold.held]).square().sum(-1)
     return errors
 
 

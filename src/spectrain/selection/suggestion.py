@@ -4,7 +4,7 @@ Letters: n points, C outputs, M maps, T step counts, B bootstrap resamples. Eige
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -13,7 +13,8 @@ from torch import Tensor
 
 from spectrain.errors import InputError
 from spectrain.selection.candidate import Candidate
-from spectrain.selection.descent import filters, held_out_errors
+from spectrain.selection.descent import Fold, filters, held_out_errors, split_folds
+from spectrain.selection.pilot import Pilot
 from spectrain.selection.words import reason
 from spectrain.spectral_maps import SpectralMap, flatten, identity, power
 from spectrain.spectrum import Spectrum
@@ -73,11 +74,6 @@ def default_maps(n: int) -> list[SpectralMap]:
     return shapes
 
 
-def speedup(spectrum: Spectrum, g: SpectralMap) -> float:
-    """lambda_1 / max_i g_i: by how much S lets the step size grow."""
-    return float(spectrum.eigenvalues[0] / (spectrum.eigenvalues * spectrum.ratio(g)).max())
-
-
 def default_steps(limit: int | None) -> list[int]:
     """1, 3, 10, 30, .. up to the limit (10^5 when there is none), and the limit itself."""
     highest = 100_000 if limit is None else limit
@@ -91,7 +87,7 @@ def suggest_spectral_map(
     steps: int | None = None,
     *,
     maps: Sequence[SpectralMap] | None = None,
-    largest_speedup: float | None = None,
+    pilot: Callable[[SpectralMap], Pilot] | None = None,
     max_points: int = 1024,
 ) -> Suggestion:
     """Ranks maps and numbers of steps by their predicted error on unseen points, without training.
@@ -99,15 +95,14 @@ def suggest_spectral_map(
     For each map, preconditioned gradient descent stopped at t is the filter f_i = 1 - (1 - g_i/g_max)^t of the kernel's
     modes. Its error is predicted at every point from the nine tenths of the points that do not hold it (ten
     eigendecompositions in all); resampling the points gives the confidence. Within .5 % of the smallest predicted
-    error, fewer steps win. For a fixed kernel and squared loss this is exact but for the sampling; for a network it is
-    the linearised prediction.
+    error, fewer steps win; a map that saves no steps must gain a standard error on identity. For a fixed kernel and
+    squared loss this is exact but for the sampling; for a network it is the linearised prediction.
 
     kernel_or_spectrum: K [n, n] on the training points, or its Spectrum. y [n] or [n, C]. noise: the standard deviation
     of the noise in y, when it is known; it is taken off the predicted errors. steps: the largest number of steps that
-    can be afforded. largest_speedup: leave out maps with lambda_1/g_max beyond it. S holds the modes of an earlier
-    kernel; once a network's eigenvectors have turned by more than sqrt(2 g_max/lambda_1), its largest mode grows again.
-    For networks 100 was safe and 1,000 was not (docs/spectra.md). More than max_points points are thinned at random,
-    with a seed of their own. Deterministic.
+    can be afforded. pilot: what a few real steps of a network say about a map (`network_pilot`); maps that would
+    diverge are left out, and a step counts for what it was worth there. More than max_points points are thinned at
+    random, with a seed of their own. Deterministic.
 
     Raises InputError for fewer than 20 points, a y of another length or with numbers that are not finite, and noise < 0
     or steps < 1.
@@ -115,12 +110,17 @@ def suggest_spectral_map(
     K, Y = _checked(kernel_or_spectrum, y, noise, steps, max_points)
     spectrum = Spectrum.from_kernel(K)
     candidates = default_maps(len(K)) if maps is None else [identity(), *(g for g in maps if g != identity())]
-    if largest_speedup is not None:
-        candidates = [g for g in candidates if speedup(spectrum, g) <= max(1.0, largest_speedup)]
     counts = default_steps(steps)
-    errors = held_out_errors(K, Y, candidates, counts).flatten(0, 1)  # [M T, n]
-    errors = torch.nan_to_num(errors, nan=math.inf)
+    folds = split_folds(K)
+    diverging: list[SpectralMap] = []
+    if pilot is not None:
+        candidates, by_map, diverging = _paced(pilot, candidates, counts, folds, Y)
+    else:
+        by_map = held_out_errors(folds, Y, candidates, counts)
+    errors = torch.nan_to_num(by_map, nan=math.inf).flatten(0, 1)  # [M T, n]
     mean = errors.mean(1)
+    best = _choice(errors, counts)
+    order = [best, *(j for j in mean.argsort().tolist() if j != best)]
     confidence = _confidence(errors)
     known_noise = 0.0 if noise is None else Y.shape[1] * noise**2
     ranking = [
@@ -131,15 +131,37 @@ def suggest_spectral_map(
             float(errors[j].std() / len(K) ** 0.5),
             float(confidence[j]),
         )
-        for j in mean.argsort().tolist()
+        for j in order
     ]
-    plain = next(c for c in ranking if c.spectral_map == identity())
-    close = [c for c in ranking if c.predicted_error <= (1 + _SAME) * ranking[0].predicted_error]
-    best = min(close, key=lambda c: (c.steps, c.predicted_error))
-    ranking.remove(best)
-    ranking.insert(0, best)
-    estimate = _noise(spectrum, Y, best) if noise is None else noise
-    return Suggestion(ranking, reason(spectrum, Y, ranking, plain, estimate), estimate, plain)
+    plain = min((c for c in ranking if c.spectral_map == identity()), key=lambda c: c.predicted_error)
+    estimate = _noise(spectrum, Y, ranking[0]) if noise is None else noise
+    return Suggestion(ranking, reason(spectrum, Y, ranking, plain, estimate, diverging), estimate, plain)
+
+
+def _choice(errors: Float[Tensor, "J n"], counts: Sequence[int]) -> int:
+    """The fewest steps among the smallest errors; identity (the first map), where it takes no more steps than those and
+    loses no more than one standard error of the difference, point by point.
+    """
+    mean, T = errors.mean(1), len(counts)
+    close = (mean <= (1 + _SAME) * mean.min()).nonzero()[:, 0].tolist()
+    best: int = min(close, key=lambda j: (counts[j % T], float(mean[j])))
+    plain = int(mean[: best % T + 1].argmin())  # counts ascend
+    gain = errors[plain] - errors[best]
+    return plain if float(gain.mean()) <= float(gain.std()) / len(gain) ** 0.5 else best
+
+
+def _paced(
+    pilot: Callable[[SpectralMap], Pilot],
+    maps: Sequence[SpectralMap],
+    counts: Sequence[int],
+    folds: Sequence[Fold],
+    y: Float[Tensor, "n C"],
+) -> tuple[list[SpectralMap], Float[Tensor, "M T n"], list[SpectralMap]]:
+    """The maps that hold, their errors with every step worth what it was in the pilot, and the maps that diverge."""
+    results = {g: pilot(g) for g in maps}
+    kept = [g for g in maps if results[g].stable or g == identity()]
+    errors = [held_out_errors(folds, y, [g], [results[g].pace * t for t in counts]) for g in kept]
+    return kept, torch.cat(errors), [g for g in maps if g not in kept]
 
 
 def _confidence(errors: Float[Tensor, "J n"]) -> Float[Tensor, "J"]:

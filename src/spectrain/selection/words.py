@@ -10,13 +10,18 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spectrain.selection.candidate import Candidate
-from spectrain.spectral_maps import flatten, identity
+from spectrain.spectral_maps import SpectralMap, flatten, identity
 from spectrain.spectrum import Spectrum
 from spectrain.spectrum.measures import energy_per_mode
 
 
 def reason(
-    spectrum: Spectrum, y: Float[Tensor, "n C"], ranking: Sequence[Candidate], plain: Candidate, noise: float
+    spectrum: Spectrum,
+    y: Float[Tensor, "n C"],
+    ranking: Sequence[Candidate],
+    plain: Candidate,
+    noise: float,
+    diverging: Sequence[SpectralMap] = (),
 ) -> str:
     """Where the target's energy sits, how much noise there is, and what each choice is predicted to give."""
     first, last = energy_range(spectrum, y)
@@ -31,7 +36,10 @@ def reason(
     else:
         parts.append(f"{best.spectral_map!r}: {best.predicted_error:.3g} after {best.steps} steps")
         parts.append(f"the kernel as it is: {plain.predicted_error:.3g} after {plain.steps} steps")
-    return "; ".join([*parts, *_against_flattening(best, ranking)]) + "."
+    parts += _against_flattening(best, ranking)
+    if diverging:
+        parts.append(f"left out, since S would not fit until its refresh: {', '.join(repr(g) for g in diverging)}")
+    return "; ".join(parts) + "."
 
 
 def energy_range(spectrum: Spectrum, y: Float[Tensor, "n C"], share: float = 0.8) -> tuple[int, int]:

@@ -9,9 +9,8 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from spectrain.cli.config_dir import config_dir
-from spectrain.cli.suggest import affordable_maps, overrides, suggest
+from spectrain.cli.suggest import suggest
 from spectrain.cli.validation import validate
-from spectrain.spectral_maps import flatten, identity, power
 
 
 def config(folder: Path, *more: str) -> DictConfig:
@@ -31,15 +30,3 @@ def test_suggests_for_a_config_and_says_what_to_type(tmp_path: Path, capsys: pyt
     assert len(list(tmp_path.glob("suggestion*/suggestion.*"))) >= 2
     words = next(line for line in printed.splitlines() if line.startswith("To take it: "))
     validate(config(tmp_path, *words.removeprefix("To take it: ").split()))
-
-
-def test_overrides_name_the_map_and_its_settings() -> None:
-    assert overrides(power(0.5, 16)) == ["spectral_map=power", "spectral_map.alpha=0.5", "spectral_map.rank=16"]
-    assert overrides(identity()) == ["spectral_map=identity"]
-
-
-def test_cuts_stay_below_the_modes_that_are_computed() -> None:
-    maps = affordable_maps(64, 1000)
-    assert maps[0] == identity()
-    assert {g.rank for g in maps[1:]} == {4, 16, 63}  # type: ignore[attr-defined]
-    assert flatten(10) in affordable_maps(64, 20)

@@ -201,3 +201,17 @@ class Checkpointed(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         return self.head(checkpoint(self.segment, x * self.scale, use_reentrant=self.reentrant))
+
+
+class WeightNormed(nn.Module):
+    """A module whose Linear and convolution layers are weight-normalised."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+        for layer in module.modules():
+            if isinstance(layer, (nn.Linear, nn.Conv2d)):
+                nn.utils.parametrizations.weight_norm(layer)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.module(x)

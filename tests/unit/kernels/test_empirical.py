@@ -133,6 +133,22 @@ def test_the_module_is_as_it_was_after_an_exception() -> None:
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_tensors_that_the_forward_leaves_on_modules_are_those_of_before() -> None:
+    class Remembers(nn.Linear):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            self.seen = super().forward(x)
+            return self.seen
+
+    with pytest.warns(FutureWarning, match="weight_norm"):
+        module = nn.Sequential(nn.utils.weight_norm(nn.Linear(4, 3)), Remembers(3, 2)).double()
+    weight = module[0].weight
+    K = empirical_ntk(module, points(5))
+    assert module[0].weight is weight
+    assert "seen" not in vars(module[1])
+    module(points(5))
+    assert relative_error(empirical_ntk(module, points(5)), K) < 1e-12
+
+
 def test_half_precision_networks_are_computed_in_float32() -> None:
     module = mlp().to(torch.bfloat16)
     K = empirical_ntk(module, points(5).to(torch.bfloat16))

@@ -19,6 +19,8 @@ NAMES = [
     "shared conv",
     "vision transformer",
     "weight norm",
+    "weight norm, conv2d groups",
+    "weight norm, shared",
     "gru",
 ]
 
@@ -33,7 +35,8 @@ def matrix(K: torch.Tensor) -> torch.Tensor:
 def test_products_equal_those_with_the_matrix(name: str, outputs: str, budget: int | None) -> None:
     module, x, _ = build(name)
     _, z, _ = build(name, n=7, seed=1)
-    if budget is not None and name in ("tied embedding", "vision transformer", "shared conv", "conv2d", "gru"):
+    large = ("tied embedding", "vision transformer", "shared conv", "conv2d", "gru", "weight norm, conv2d groups")
+    if budget is not None and name in large:
         budget *= 4
     K = matrix(empirical_ntk(module, x, z, outputs=outputs))
     operator = NTKOperator(module, x, z, outputs=outputs, memory_budget=budget)

@@ -14,7 +14,17 @@ from spectrain.kernels.memory import budget_bytes
 from .oracle import relative_error
 from .zoo import build, mlp, normal
 
-MIXED = ["mlp", "tokens", "conv2d", "shared layer", "embedding", "vision transformer", "lstm", "functional weight"]
+MIXED = [
+    "mlp",
+    "tokens",
+    "conv2d",
+    "shared layer",
+    "embedding",
+    "vision transformer",
+    "lstm",
+    "functional weight",
+    "weight norm",
+]
 names, sizes, seeds = st.sampled_from(MIXED), st.integers(1, 7), st.integers(0, 5)
 outputs = st.sampled_from(["trace", "sum", "full"])
 
@@ -83,7 +93,9 @@ def test_scaling_the_outputs_scales_the_kernel(scale: float, seed: int) -> None:
     assert relative_error(empirical_ntk(Scaled(module), x), scale**2 * empirical_ntk(module, x)) < 1e-12
 
 
-@pytest.mark.parametrize("name", [*MIXED, "prelu", "tied embedding", "transposed", "transformer"])
+@pytest.mark.parametrize(
+    "name", [*MIXED, "prelu", "tied embedding", "transposed", "transformer", "weight norm, old conv2d"]
+)
 @pytest.mark.parametrize("kind", ["trace", "full"])
 def test_the_parameters_shares_add_up(name: str, kind: str) -> None:
     module, x, _ = build(name)

@@ -25,6 +25,7 @@ from .modules import (
     TiedLanguage,
     TimeFirst,
     Unused,
+    WeightNormed,
 )
 
 N = modules.POINTS
@@ -125,7 +126,6 @@ ZOO: dict[str, tuple[Make, object, bool]] = {
     "shared conv": (shared_conv, IMAGE, True),
     "tied embedding": (TiedLanguage, lambda n, s: tokens(n, 5, 6, s), True),
     "functional weight": (FunctionalWeight, FLAT, False),
-    "weight norm": (lambda: parametrized(nn.utils.parametrizations.weight_norm), FLAT, False),
     "spectral norm": (lambda: parametrized(nn.utils.parametrizations.spectral_norm).eval(), FLAT, False),
     "bilinear": (lambda: nn.Bilinear(4, 3, 2), lambda n, s: (normal(n, 4, seed=s), normal(n, 3, seed=s + 7)), False),
     "attention": (lambda: First(Lambda(None)), SEQUENCE, False),
@@ -178,8 +178,40 @@ def recurrent_zoo() -> None:
         )
 
 
+def weight_norm_zoo() -> None:
+    new, old = nn.utils.parametrizations.weight_norm, nn.utils.weight_norm
+
+    def twice() -> nn.Module:
+        layer = new(nn.Linear(4, 4))
+        return nn.Sequential(layer, nn.Tanh(), layer, nn.Tanh(), new(nn.Linear(4, 2, bias=False)))
+
+    def half_frozen() -> nn.Module:
+        module = nn.Sequential(new(nn.Linear(4, 5)), nn.Tanh(), new(nn.Linear(5, 2)))
+        module[0].parametrizations.weight.original0.requires_grad_(False)
+        module[2].parametrizations.weight.original1.requires_grad_(False)
+        return module
+
+    grouped = lambda: convnet(new(nn.Conv2d(2, 4, 3, padding=1, groups=2)), new(nn.Conv2d(4, 3, 2)))  # noqa: E731
+    for name, make, shape, known in (
+        ("weight norm", lambda: parametrized(new), FLAT, True),
+        ("weight norm, old", lambda: parametrized(old), FLAT, True),
+        ("weight norm, tokens", lambda: parametrized(new), SEQUENCE, True),
+        ("weight norm, shared", twice, FLAT, True),
+        ("weight norm, half frozen", half_frozen, FLAT, True),
+        ("weight norm, conv1d", lambda: convnet(new(nn.Conv1d(3, 2, 2, bias=False))), SEQUENCE, True),
+        ("weight norm, conv2d groups", grouped, IMAGE, True),
+        ("weight norm, old conv2d", lambda: convnet(old(nn.Conv2d(2, 3, 3))), IMAGE, True),
+        ("weight norm, frames", lambda: WeightNormed(FoldedFrames()), (2, 1, 4, 4), True),
+        ("weight norm by columns", lambda: parametrized(lambda layer: new(layer, dim=1)), FLAT, False),
+        ("weight norm, transposed", lambda: convnet(new(nn.ConvTranspose2d(2, 3, 2))), IMAGE, False),
+        ("weight norm, x @ weight", lambda: WeightNormed(FunctionalWeight()), FLAT, False),
+    ):
+        ZOO[name] = (make, shape, known)
+
+
 attention_zoo()
 recurrent_zoo()
+weight_norm_zoo()
 
 
 def build(name: str, n: int = N, seed: int = 0) -> tuple[nn.Module, object, bool]:

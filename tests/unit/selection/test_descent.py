@@ -6,7 +6,7 @@ from torch import Tensor
 
 from spectrain.regression import KernelRegression, ridge_path
 from spectrain.regression.callables import rbf
-from spectrain.selection.descent import closed_form_errors, filters, held_out_errors, predict_descent
+from spectrain.selection.descent import closed_form_errors, filters, held_out_errors, predict_descent, split_folds
 from spectrain.spectral_maps import SpectralMap, flatten, identity, power
 from spectrain.spectrum import Spectrum
 
@@ -60,7 +60,7 @@ def test_a_long_descent_ends_where_kernel_regression_is_for_every_map() -> None:
 
 
 def test_held_out_errors_are_those_of_training_without_the_fold() -> None:
-    errors = held_out_errors(K, Y, MAPS, [1, 20], folds=4)
+    errors = held_out_errors(split_folds(K, 4), Y, MAPS, [1, 20])
     assert errors.shape == (3, 2, 40)
     order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
     held, rest = order[10:20], torch.cat([order[:10], order[20:]]).sort().values

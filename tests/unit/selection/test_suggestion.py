@@ -7,10 +7,10 @@ import torch
 from torch import Tensor
 
 from spectrain.errors import InputError
-from spectrain.selection import suggest_spectral_map
+from spectrain.selection import Pilot, Suggestion, suggest_spectral_map
 from spectrain.selection.descent import predict_descent
 from spectrain.selection.words import energy_range
-from spectrain.spectral_maps import flatten, identity, power, ridge
+from spectrain.spectral_maps import SpectralMap, flatten, identity, power, ridge
 from spectrain.spectrum import Spectrum
 
 T = torch.linspace(-1, 1, 240, dtype=torch.float64)
@@ -118,17 +118,34 @@ def test_own_maps_budget_and_thinning() -> None:
     assert max(c.steps for c in s.ranking) == 7
 
 
-def test_maps_beyond_the_largest_speedup_are_left_out() -> None:
-    spectrum = Spectrum.from_kernel(K)
+def test_maps_whose_pilot_diverges_are_left_out_and_named() -> None:
     everything = suggest_spectral_map(K, FINE, steps=10)
-    bounded = suggest_spectral_map(K, FINE, steps=10, largest_speedup=30.0)
-    fastest = {c.spectral_map for c in everything.ranking} - {c.spectral_map for c in bounded.ranking}
-    assert everything.spectral_map in fastest
-    assert identity() not in fastest
-    for g in fastest:
-        assert float(spectrum.eigenvalues[0] / (g(spectrum.eigenvalues) * spectrum.eigenvalues).max()) > 30
-    for g in {c.spectral_map for c in bounded.ranking}:
-        assert float(spectrum.eigenvalues[0] / (g(spectrum.eigenvalues) * spectrum.eigenvalues).max()) <= 30
+    chosen = everything.spectral_map
+
+    def pilot(g: SpectralMap) -> Pilot:
+        return Pilot(growth=2.5 if g in (chosen, identity()) else 1.0, pace=1.0)
+
+    piloted = suggest_spectral_map(K, FINE, steps=10, pilot=pilot)
+    assert {c.spectral_map for c in everything.ranking} - {c.spectral_map for c in piloted.ranking} == {chosen}
+    assert piloted.plain.spectral_map == identity()  # there is nothing weaker to fall back on
+    assert f"until its refresh: {chosen!r}" in piloted.reason
+
+
+def test_a_step_counts_for_what_it_was_worth_in_the_pilot() -> None:
+    maps = [power(0.5, 16), flatten(16)]
+    slow = suggest_spectral_map(K, FINE, steps=100, maps=maps, pilot=lambda g: Pilot(1.0, 0.1))
+    fast = suggest_spectral_map(K, FINE, steps=10, maps=maps)
+
+    def errors(s: Suggestion, steps: int) -> dict[SpectralMap, float]:
+        return {c.spectral_map: c.predicted_error for c in s.ranking if c.steps == steps}
+
+    for steps in (1, 3, 10):
+        assert errors(slow, 10 * steps) == pytest.approx(errors(fast, steps))
+
+
+def test_noise_alone_is_left_to_the_kernel_as_it_is() -> None:
+    s = suggest_spectral_map(K, noisy(0 * T, 1.0))
+    assert s.spectral_map == identity()
 
 
 def test_several_outputs_share_one_noise() -> None:

@@ -3,6 +3,7 @@
 from spectrain.kernels.factors.base import Dense, Factor, Outer, Sizes, Sum
 from spectrain.kernels.factors.index import Index
 from spectrain.kernels.factors.join import join
+from spectrain.kernels.factors.normed import Normed
 from spectrain.kernels.factors.patches import Geometry, Patches, patches
 
-__all__ = ["Dense", "Factor", "Geometry", "Index", "Outer", "Patches", "Sizes", "Sum", "join", "patches"]
+__all__ = ["Dense", "Factor", "Geometry", "Index", "Normed", "Outer", "Patches", "Sizes", "Sum", "join", "patches"]

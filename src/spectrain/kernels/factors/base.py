@@ -49,9 +49,16 @@ class Factor(ABC):
     def columns(self, start: int, stop: int) -> Float[Tensor, "n C q"]:
         """Columns of the Jacobian, formed: those of the layer's outputs start .. stop."""
 
-    def split(self) -> "tuple[Factor, ...]":
-        """Factors of disjoint columns, each of a plainer form: a weight apart from its bias."""
+    def split(self, summed: bool) -> "tuple[Factor, ...]":
+        """Factors of plainer form whose Gram matrices add up to this one's.
+
+        A weight apart from its bias; where the outputs are `summed`, each output alone if that saves copies.
+        """
         return (self,)
+
+    def terms(self) -> "tuple[tuple[float, Factor], ...]":
+        """Signs and factors whose Gram matrices, with these signs, add up to this one's at less cost."""
+        return ((1.0, self),)
 
     @property
     def has_positions(self) -> bool:
@@ -194,12 +201,14 @@ class Outer(Factor):
     def columns(self, start: int, stop: int) -> Float[Tensor, "n C q"]:
         """sum_t b[:, :, t, start:stop] (x) a[:, t]."""
         n, C, T, _ = self.b.shape
-        b = self.b[..., start:stop].transpose(2, 3).reshape(n, -1, T)
+        b = self.b[..., start:stop].transpose(2, 3).reshape(n, -1, T)  # no copy if C = 1
         return torch.bmm(b, self.inputs()).view(n, C, -1)
 
-    def split(self) -> tuple[Factor, ...]:
-        """A bias's gradient is the sum of b over positions."""
-        return (replace(self, bias=0.0), Dense(self.bias * self.b.sum(2))) if self.bias else (self,)
+    def split(self, summed: bool) -> tuple[Factor, ...]:
+        """A bias's gradient is the sum of b over positions; of one output, b is read where it lies."""
+        weight = replace(self, bias=0.0)
+        bias = (Dense(self.bias * self.b.sum(2)),) if self.bias else ()
+        return (*(weight.output(c) for c in range(self.C)), *bias) if summed else (weight, *bias)
 
     @property
     def has_positions(self) -> bool:

@@ -7,6 +7,7 @@ import torch
 
 from spectrain.kernels.factors.base import Dense, Factor, Outer, Sum
 from spectrain.kernels.factors.index import Index
+from spectrain.kernels.factors.normed import Normed
 
 
 def join(uses: Sequence[Factor]) -> Factor:
@@ -18,6 +19,10 @@ def join(uses: Sequence[Factor]) -> Factor:
         biases = {use.bias for use in outer}
         a = torch.cat([use.a if len(biases) == 1 else use.inputs() for use in outer], 1)
         return Outer(a, torch.cat([use.b for use in outer], 2), biases.pop() if len(biases) == 1 else 0.0)
+    normed = [use for use in uses if isinstance(use, Normed)]
+    if len(normed) == len(uses):
+        along = torch.stack([use.along for use in normed]).sum(0)
+        return replace(normed[0], plain=join([use.plain for use in normed]), along=along)
     index = [use for use in uses if isinstance(use, Index)]
     if len(index) == len(uses):
         return index[0].like([torch.cat([use.index for use in index], 1), torch.cat([use.b for use in index], 2)])

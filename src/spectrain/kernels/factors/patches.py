@@ -118,7 +118,7 @@ class Patches(Factor):
         b = b[..., start:stop].permute(0, 2, 1, 4, 3).flatten(2, 3)
         return torch.matmul(b, a).view(n, a.shape[1], C, -1).transpose(1, 2).reshape(n, C, -1)
 
-    def split(self) -> tuple[Factor, ...]:
+    def split(self, summed: bool) -> tuple[Factor, ...]:
         """A bias's gradient is the sum of b over pixels."""
         if not self.bias:
             return (self,)

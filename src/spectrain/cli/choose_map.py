@@ -1,0 +1,85 @@
+"""The map that the data call for: what ``spectrain-suggest`` prints, and what ``spectral_map=auto`` trains with."""
+
+import dataclasses
+import warnings
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from omegaconf import DictConfig, OmegaConf
+from torch import Tensor, nn
+
+from spectrain.cli import build
+from spectrain.errors import SpectrainWarning
+from spectrain.kernels import empirical_ntk
+from spectrain.selection import Suggestion, network_pilot, suggest_spectral_map
+from spectrain.spectral_maps import SpectralMap, flatten, identity, power
+
+# conf/spectral_map/auto.yaml names it.
+AUTO = "spectrain.selection.suggest_spectral_map"
+# A second or two of eigendecompositions.
+POINTS = 1024
+
+
+def suggestion_for(cfg: DictConfig, data: Any, network: nn.Module) -> tuple[Suggestion, Float[Tensor, "m m"]]:
+    """The ranking for a run, and the kernel it comes from: the network's at its present weights, on m training points.
+
+    The prediction is for preconditioned gradient descent of at most trainer.max_steps steps.
+
+    Raises:
+        InputError: fewer than 20 training points, or a network that has no kernel.
+    """
+    chosen = torch.randperm(len(data.train_x), generator=torch.Generator().manual_seed(0))[:POINTS].sort().values
+    parameter = next(network.parameters())
+    x, y = data.train_x[chosen].to(parameter.device, parameter.dtype), data.train_y[chosen]
+    held = max(1, cfg.spectrum.every_n_steps // 2)  # the longest that a run's first spectra are held
+    with torch.random.fork_rng():  # a run with the override typed out starts from the same random numbers
+        K = empirical_ntk(network, x).detach()
+        maps, pilot = affordable_maps(cfg.spectrum.rank, len(x)), network_pilot(network, x, y, held)
+        found = suggest_spectral_map(K, y, steps=cfg.trainer.max_steps, maps=maps, pilot=pilot)
+    return found, K
+
+
+def affordable_maps(rank: int, n: int) -> list[SpectralMap]:
+    """identity, and power and flatten at cuts below the number of modes that the run computes."""
+    last = min(rank - 1, n // 2)
+    ranks = sorted({r for r in (4, 16, 64, 256, 1024) if r < last} | {last})
+    return [
+        identity(),
+        *(g for r in ranks if r >= 1 for g in (power(0.25, r), power(0.5, r), power(0.75, r), flatten(r))),
+    ]
+
+
+def overrides(g: SpectralMap) -> list[str]:
+    """spectral_map=power spectral_map.alpha=0.5 spectral_map.rank=16: what the map is on the command line."""
+    return [f"spectral_map={type(g).__name__}", *(f"spectral_map.{name}={v}" for name, v in _settings(g).items())]
+
+
+def choose_map(cfg: DictConfig, data: Any, network: nn.Module) -> None:
+    """Put the suggested map in the place of ``spectral_map=auto``, and say in one line which, why and how to repeat it.
+
+    Checkpoints and config.yaml then hold the map itself: a resumed run does not choose again.
+    """
+    if not is_auto(cfg):
+        return
+    if not build.is_on(cfg, "preconditioner"):
+        warnings.warn("spectral_map=auto has no effect with preconditioner=none.", SpectrainWarning, stacklevel=2)
+        return
+    found, _ = suggestion_for(cfg, data, network)
+    g, typed = found.spectral_map, " ".join(overrides(found.spectral_map))
+    reason = f"predicted error {found.best.predicted_error:.3g} after {found.steps} steps of gradient descent"
+    if g != identity():
+        reason += f", {found.plain.predicted_error:.3g} after {found.plain.steps} without S"
+    print(f"spectral_map=auto: {g!r} ({reason}); the same again: {typed}", flush=True)
+    chosen = {"_target_": f"spectrain.spectral_maps.{type(g).__name__}", **_settings(g)}
+    OmegaConf.update(cfg, "spectral_map", chosen, merge=False, force_add=True)
+
+
+def is_auto(cfg: DictConfig) -> bool:
+    """Whether the map is still to be chosen."""
+    return bool(OmegaConf.select(cfg, "spectral_map._target_") == AUTO)
+
+
+def _settings(g: SpectralMap) -> dict[str, Any]:
+    """A map's own numbers. The maps that are suggested are dataclasses."""
+    return {field.name: getattr(g, field.name) for field in dataclasses.fields(g)}  # type: ignore[arg-type]
