@@ -10,7 +10,13 @@ from typing import Any
 from spectrain import spectral_maps
 from spectrain.errors import InputError, SpectrainWarning
 from spectrain.kernels import NTKOperator, empirical_ntk, infinite_width_ntk
-from spectrain.preconditioners import SamplePreconditioner, apply_sample, choose_landmarks
+from spectrain.preconditioners import (
+    ParameterPreconditioner,
+    SamplePreconditioner,
+    apply_parameter,
+    apply_sample,
+    choose_landmarks,
+)
 from spectrain.spectrum import Spectrum
 
 __version__ = version("spectrain")
@@ -19,10 +25,13 @@ __all__ = [
     "InputError",
     "KernelRegression",
     "ModifiedSpectrumKernel",
+    "ModifiedSpectrumOptimizer",
     "NTKOperator",
+    "ParameterPreconditioner",
     "SamplePreconditioner",
     "SpectrainWarning",
     "Spectrum",
+    "apply_parameter",
     "apply_sample",
     "choose_landmarks",
     "empirical_ntk",
@@ -34,6 +43,7 @@ __all__ = [
 _LATER = {
     "KernelRegression": "regression",
     "ModifiedSpectrumKernel": "regression",
+    "ModifiedSpectrumOptimizer": "optim",
     "suggest_spectral_map": "selection",
 }
 _SUBPACKAGES = ("data", "lightning", "metrics", "models", "optim", "plots", "regression", "selection")

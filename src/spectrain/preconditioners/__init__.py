@@ -4,13 +4,16 @@ from spectrain.preconditioners.base import Preconditioner
 from spectrain.preconditioners.landmarks import EXTENSIONS, Landmarks, choose_landmarks, interpolate_grid
 from spectrain.preconditioners.modes import evaluating
 from spectrain.preconditioners.orthonormal import orthonormal_columns
+from spectrain.preconditioners.parameter_side import ParameterPreconditioner, apply_parameter
 from spectrain.preconditioners.sample_side import SamplePreconditioner, apply_sample
 
 __all__ = [
     "EXTENSIONS",
     "Landmarks",
+    "ParameterPreconditioner",
     "Preconditioner",
     "SamplePreconditioner",
+    "apply_parameter",
     "apply_sample",
     "choose_landmarks",
     "evaluating",
