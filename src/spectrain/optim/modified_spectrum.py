@@ -92,6 +92,7 @@ class ModifiedSpectrumOptimizer(Optimizer):
         parameters = self._parameters()
         start = [p.clone() for p in parameters]
 
+        @torch.no_grad()  # the base calls it with gradients on
         def to_weights() -> None:
             z = [p - w for p, w in zip(parameters, start, strict=True)]
             self.preconditioner.apply_(parameters, z, root=True)
@@ -99,11 +100,12 @@ class ModifiedSpectrumOptimizer(Optimizer):
                 p.copy_(w + part)
 
         def evaluate() -> Any:
-            scaled = [p.clone() for p in parameters]
+            scaled = [p.detach().clone() for p in parameters]
             to_weights()
             loss = self._evaluate(closure, root=True)
-            for p, value in zip(parameters, scaled, strict=True):
-                p.copy_(value)
+            with torch.no_grad():
+                for p, value in zip(parameters, scaled, strict=True):
+                    p.copy_(value)
             return loss
 
         loss = self.base.step(evaluate)

@@ -205,6 +205,11 @@ def _rows_times(block: Float[Tensor, "k *shape"], v: Float[Tensor, "*shape"]) ->
             f"A gradient of shape {tuple(v.shape)} meets a basis of shape {tuple(block.shape[1:])}; "
             "preconditioner=parameter needs whole gradients, not sharded or sparse ones."
         )
+    if v.requires_grad:
+        raise InputError(
+            "A gradient carries a graph (create_graph=True), as second-order optimizers such as Sophia and AdaHessian "
+            "need it; preconditioner=parameter would change it in place. Take preconditioner=sample with them."
+        )
     flat = v.reshape(-1)
     products = [piece @ flat[columns].to(piece.dtype) for columns, piece in _pieces(block.flatten(1))]
     return torch.stack(products).double().sum(0)
