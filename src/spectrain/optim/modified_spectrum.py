@@ -17,13 +17,13 @@ from spectrain.spectrum import Spectrum
 class ModifiedSpectrumOptimizer(Optimizer):
     """`base` on the preconditioned gradient P_u g in place of g; the base's own groups and state, shared.
 
-    `step` works with a closure and without one (a gradient scaler calls it without). The gradients are changed in place,
-    as clipping does. What clips before `step`, such as Lightning's ``gradient_clip_val``, clips g and not P_u g.
+    `step` works with a closure and without one (a gradient scaler calls it without). Gradients are changed in place, as
+    clipping does. What clips before `step`, such as Lightning's ``gradient_clip_val``, clips g and not P_u g.
     Parameters without a gradient count as zero. A sparse or sharded gradient is refused.
 
-    An optimizer that must have a closure, L-BFGS, evaluates it many times in one step and compares losses. It gets
-    the weights in the variables z, ``w = w_0 + P_u^(1/2) z``, in which the gradient of the true loss is P_u^(1/2) g: its
-    line search and curvature pairs are then those of one function. Pairs from before a refresh are forgotten.
+    An optimizer that must have a closure, L-BFGS, evaluates it many times in one step and compares losses. It works in
+    the variables z, ``w = w_0 + P_u^(1/2) z``, in which the gradient of the true loss is P_u^(1/2) g: its line search
+    and its curvature pairs are then those of one function. Pairs from before a refresh are forgotten.
 
     Args:
         base: the optimizer to wrap, made with the parameters to train.

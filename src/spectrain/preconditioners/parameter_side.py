@@ -2,7 +2,7 @@
 
 Letters: n points, m landmarks, C outputs, P parameters, k modes; J [nC, P] the Jacobian of the outputs.
 
-    J = sum_i sigma_i v_i u_i^T,   so   J^T S c = P_u J^T c,   P_u = I - sum_i d_i u_i u_i^T,   d_i = 1 - g(lambda_i)/lambda_i
+    J = sum_i sigma_i v_i u_i^T,   so   J^T S c = P_u J^T c,   P_u = I - sum_i d_i u_i u_i^T,   d = 1 - g(lambda)/lambda
 
 with v_i the eigenvectors of the full kernel K = J J^T [nC, nC] and u_i = J^T v_i / sqrt(n lambda_i), orthonormal.
 
@@ -30,6 +30,7 @@ from spectrain.spectrum import Spectrum
 
 # What a mode may lose to those before it and still count: Cholesky's own loss of digits is then at most two.
 NEW_PART = 0.1
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
 COLUMNS_AT_ONCE = 2**16  # of a bfloat16 block, widened to float32 for a product
 
 
@@ -57,7 +58,7 @@ class ParameterPreconditioner(Preconditioner):
 
     Until the first refresh it is the identity. P_u does not depend on the batch, so a minibatch's gradient stays
     unbiased: E[P_u g] = P_u E[g]. U costs k x P numbers, kept once, in `dtype`: that of the network by default
-    (at least float32), or "bfloat16" for half of the memory at more time per step. U is orthonormalised as it is stored,
+    (at least float32), or "bfloat16" for half of the memory and more time per step. U is orthonormalised as stored,
     so 0 < P_u <= I (for a map that lowers) whatever was rounded. Modes that the map leaves alone take no memory.
 
     U is part of the state of the optimizer that `wrap` returns, by position, as torch keeps its own.
@@ -65,11 +66,11 @@ class ParameterPreconditioner(Preconditioner):
 
     def __init__(self, spectral_map: SpectralMap, dtype: torch.dtype | str | None = None) -> None:
         super().__init__(spectral_map)
-        allowed = {None: None, "float32": torch.float32, "bfloat16": torch.bfloat16}
-        allowed |= {kind: kind for kind in (torch.float32, torch.bfloat16, torch.float64)}
-        if dtype not in allowed:
-            raise InputError(f"preconditioner.dtype={dtype} is not known; it must be float32, bfloat16, or null.")
-        self._dtype: torch.dtype | None = allowed[dtype]
+        if isinstance(dtype, str):
+            dtype = DTYPES.get(dtype, torch.int8)
+        if dtype not in (None, *DTYPES.values()):
+            raise InputError(f"preconditioner.dtype must be one of {', '.join(DTYPES)}, or null for the network's own.")
+        self._dtype = dtype
         self.version = 0  # counts the spectra that were taken
         self._clear()
 
@@ -191,18 +192,19 @@ def _gram(blocks: Iterable[Tensor], k: int) -> Float[Tensor, "k k"]:
 
 
 def _inverse_factor(gram: Float[Tensor, "k k"]) -> Float[Tensor, "q q"]:
-    """L^-1 with ``gram = L L^T``, of the leading q modes: up to the first that rounding made dependent on the others."""
+    """L^-1 with ``gram = L L^T``, of the leading q modes: up to the first that rounding made dependent on others."""
     L, failed_at = torch.linalg.cholesky_ex(gram)
     L = L[: int(failed_at) - 1, : int(failed_at) - 1] if int(failed_at) else L
     q = int((L.diagonal() > NEW_PART).long().cumprod(0).sum())
-    return torch.linalg.solve_triangular(L[:q, :q], torch.eye(q).to(L), upper=False)
+    inverse: Tensor = torch.linalg.solve_triangular(L[:q, :q], torch.eye(q).to(L), upper=False)
+    return inverse
 
 
 def _rows_times(block: Float[Tensor, "k *shape"], v: Float[Tensor, "*shape"]) -> Float[Tensor, " k"]:
     """U^T v, the part of one parameter, in float64."""
-    if v.shape != block.shape[1:]:
+    if v.shape != block.shape[1:] or v.layout != torch.strided:
         raise InputError(
-            f"A gradient of shape {tuple(v.shape)} meets a basis of shape {tuple(block.shape[1:])}; "
+            f"A gradient ({v.layout}) of shape {tuple(v.shape)} meets a basis of shape {tuple(block.shape[1:])}; "
             "preconditioner=parameter needs whole gradients, not sharded or sparse ones."
         )
     if v.requires_grad:

@@ -33,6 +33,13 @@ def full_spectrum(spectrum: Spectrum, points: Tensor, network: nn.Module) -> Spe
         raise InputError(
             f"A spectrum of {spectrum.n} rows meets {m} landmarks and {C} outputs; it needs {m} or {m * C}."
         )
+    size, free = (m * C) ** 2 * torch.finfo(spectrum.eigenvectors.dtype).bits // 8, free_bytes(points.device)
+    if 2 * size > free:
+        raise InputError(
+            f"The full kernel of {m} landmarks with {C} outputs needs {2 * size / 2**30:.3g} GiB, and there are "
+            f"{free / 2**30:.3g} GiB: take spectrum.subset_size={int((free / 2 / size) ** 0.5 * m)} or less, or "
+            "preconditioner=sample."
+        )
     with evaluating(network):
         K = empirical_ntk(network, points, outputs="full").transpose(1, 2).reshape(m * C, m * C)
     # Warm: the modes of K_trace, once for each output.

@@ -10,7 +10,7 @@ import pytorch_optimizer
 import torch
 from torch import Tensor, nn
 
-from spectrain import InputError, ModifiedSpectrumOptimizer, ParameterPreconditioner, SamplePreconditioner
+from spectrain import InputError, ModifiedSpectrumOptimizer, SamplePreconditioner
 from spectrain.models import mlp
 from spectrain.optim import MuonWithAdam, switch_weights
 from spectrain.spectral_maps import power

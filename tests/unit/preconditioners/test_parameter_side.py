@@ -59,7 +59,8 @@ def matrix(P: ParameterPreconditioner, model: nn.Module, **how: Any) -> Tensor:
     size = sum(p.numel() for p in parameters)
     columns = []
     for e in torch.eye(size, dtype=parameters[0].dtype):
-        parts = [part.view_as(p) for part, p in zip(e.clone().split([p.numel() for p in parameters]), parameters)]
+        flat_parts = e.clone().split([p.numel() for p in parameters])
+        parts = [part.view_as(p) for part, p in zip(flat_parts, parameters, strict=True)]
         P.apply_(parameters, parts, **how)
         columns.append(flat(parts))
     return torch.stack(columns, 1)
@@ -158,7 +159,7 @@ def test_P_is_symmetric_between_0_and_1(strength: float, k: int, points: int, ki
 
 def test_strength_blends_with_the_identity() -> None:
     model, x, _ = problem()
-    model, x = mlp(2, 1, width=3, depth=1).double(), x
+    model = mlp(2, 1, width=3, depth=1).double()
     P = ParameterPreconditioner(HALF)
     P.refresh(model, x, rank=8)
     whole, identity = matrix(P, model), torch.eye(sum(p.numel() for p in model.parameters()), dtype=torch.float64)
@@ -262,13 +263,22 @@ def test_more_than_the_memory_says_how_much_and_which_rank_fits(monkeypatch: pyt
     P.refresh(model, x, rank=8)
     kept = P.saved(model.parameters())
     size = 8 * sum(p.numel() for p in model.parameters())
-    monkeypatch.setattr(pullback, "free_bytes", lambda device: 18 * size)  # and the old U's 7; each mode needs 2, one in passing
+    monkeypatch.setattr(
+        pullback, "free_bytes", lambda device: 18 * size
+    )  # and the old U's 7; each mode needs 2, one in passing
     with pytest.raises(InputError, match=r"needs .* GiB for 14 modes .* k=12 fits"):
         P.refresh(model, x, rank=15)
     assert P.saved(model.parameters()) == kept
     P.refresh(model, x, rank=13)
     monkeypatch.setattr(pullback, "free_bytes", lambda device: 0)
     with pytest.raises(InputError, match="k=0 fits"):
+        ParameterPreconditioner(HALF).refresh(model, x, rank=8)
+
+
+def test_a_full_kernel_that_does_not_fit_says_how_many_landmarks_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x, _ = problem("mlp", C=3)
+    monkeypatch.setattr(pullback, "free_bytes", lambda device: 2 * 8 * 36**2)
+    with pytest.raises(InputError, match="24 landmarks with 3 outputs .* spectrum.subset_size=12 or less"):
         ParameterPreconditioner(HALF).refresh(model, x, rank=8)
 
 
@@ -283,8 +293,8 @@ def test_a_map_that_is_not_positive_leaves_the_old_U() -> None:
     assert P.saved(model.parameters()) == kept
 
 
-def test_saved_state_is_tensors_and_primitives(tmp_path: object) -> None:
-    model, x, y = problem()
+def test_saved_state_is_tensors_and_primitives() -> None:
+    model, x, _ = problem()
     P = ParameterPreconditioner(HALF)
     P.refresh(model, x, rank=8)
     P.strength = 0.5
