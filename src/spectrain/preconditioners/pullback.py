@@ -25,8 +25,9 @@ def full_spectrum(spectrum: Spectrum, points: Tensor, network: nn.Module) -> Spe
     work; a spectrum that has mC rows already is taken as it is.
     """
     m = len(points)
-    with evaluating(network), torch.no_grad():
-        C = network(points[:1]).numel()
+    seen = Network(network)
+    with evaluating(network), torch.no_grad(), torch.autocast(seen.device.type, enabled=False):
+        C = seen(seen.params, seen.inputs(points[:1])).shape[1]
     if spectrum.n == m * C:
         return spectrum
     if spectrum.n != m:

@@ -278,7 +278,7 @@ def test_more_than_the_memory_says_how_much_and_which_rank_fits(monkeypatch: pyt
 def test_a_full_kernel_that_does_not_fit_says_how_many_landmarks_do(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x, _ = problem("mlp", C=3)
     monkeypatch.setattr(pullback, "free_bytes", lambda device: 2 * 8 * 36**2)
-    with pytest.raises(InputError, match="24 landmarks with 3 outputs .* spectrum.subset_size=12 or less"):
+    with pytest.raises(InputError, match=r"24 landmarks with 3 outputs .* spectrum.subset_size=12 or less"):
         ParameterPreconditioner(HALF).refresh(model, x, rank=8)
 
 
