@@ -15,7 +15,9 @@ from spectrain.preconditioners import (
     SamplePreconditioner,
     apply_parameter,
     apply_sample,
+    automatic_rate,
     choose_landmarks,
+    largest_preconditioned_eigenvalue,
 )
 from spectrain.spectrum import Spectrum
 
@@ -33,9 +35,11 @@ __all__ = [
     "Spectrum",
     "apply_parameter",
     "apply_sample",
+    "automatic_rate",
     "choose_landmarks",
     "empirical_ntk",
     "infinite_width_ntk",
+    "largest_preconditioned_eigenvalue",
     "spectral_maps",
     "suggest_spectral_map",
 ]

@@ -54,7 +54,7 @@ class WideNetworkModule(pl.LightningModule):
         self.network = network
         self.preconditioner = preconditioner
         self.metrics = metrics
-        self._optimizer, self._schedule, self._loss = optimizer, schedule, loss
+        self._optimizer, self._schedule, self.loss = optimizer, schedule, loss
         self._scale_free, self._config_yaml = scale_free, config_yaml
         if hparams:
             self.save_hyperparameters(hparams)
@@ -68,7 +68,7 @@ class WideNetworkModule(pl.LightningModule):
         """The true loss; S enters in its backward pass."""
         x, y, index = batch
         output = self(x) if self.preconditioner is None else self.preconditioner.run(self.network, x, index)
-        loss = self._loss(output, y)
+        loss = self.loss(output, y)
         if not bool(torch.isfinite(loss)):
             raise InputError(self._diverged(float(loss.detach())))
         self._log_step()

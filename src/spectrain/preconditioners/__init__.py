@@ -6,6 +6,11 @@ from spectrain.preconditioners.modes import evaluating
 from spectrain.preconditioners.orthonormal import orthonormal_columns
 from spectrain.preconditioners.parameter_side import ParameterPreconditioner, apply_parameter
 from spectrain.preconditioners.sample_side import SamplePreconditioner, apply_sample
+from spectrain.preconditioners.step_size import (
+    automatic_rate,
+    eigenpro_step_size,
+    largest_preconditioned_eigenvalue,
+)
 
 __all__ = [
     "EXTENSIONS",
@@ -15,8 +20,11 @@ __all__ = [
     "SamplePreconditioner",
     "apply_parameter",
     "apply_sample",
+    "automatic_rate",
     "choose_landmarks",
+    "eigenpro_step_size",
     "evaluating",
     "interpolate_grid",
+    "largest_preconditioned_eigenvalue",
     "orthonormal_columns",
 ]

@@ -65,7 +65,9 @@ class Run:
 
     def fit(self, ckpt_path: Path | None = None) -> "Run":
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=".*LeafSpec|.*exists and is not empty|.*many workers|.*LRScheduler")
+            warnings.filterwarnings(
+                "ignore", message=".*LeafSpec|.*exists and is not empty|.*many workers|.*LRScheduler"
+            )
             self.trainer.fit(self.module, datamodule=self.data, ckpt_path=ckpt_path, weights_only=True)
         return self
 
