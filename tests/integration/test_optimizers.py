@@ -1,4 +1,4 @@
-"""Every file of conf/optimizer through the program, on both sides; the parameter side and optimizer.lr=auto, resumed."""
+"""Every file of conf/optimizer through the program, on both sides; the parameter side and lr=auto, resumed."""
 
 import csv
 import math

@@ -1,6 +1,7 @@
 """How large a step of preconditioned gradient descent may be: measured, not guessed from a subset's eigenvalues.
 
-Letters: n points, C outputs, m points of a minibatch, J the Jacobian of the outputs, H the loss's Hessian at the outputs.
+Letters: n points, C outputs, m points of a minibatch, J the Jacobian of the outputs, H the Hessian of the
+loss at the outputs.
 """
 
 from collections.abc import Callable
@@ -99,11 +100,11 @@ def _hessian(loss: Loss, f: Tensor) -> Callable[[Tensor], Tensor]:
 
 
 def eigenpro_step_size(top: float, beta: float, batch_size: int) -> float:
-    """EigenPro 2's step for minibatches of m points: m/beta if m < beta/lambda' + 1, else .99 * 2m/(beta + (m-1) lambda').
+    """m/beta if m < beta/lambda' + 1, else .99 * 2m / (beta + (m-1) lambda'): the step for minibatches of m points.
 
     `top` lambda' the largest eigenvalue of the preconditioned K/n, `beta` the largest preconditioned kernel value
-    k_P(x, x) at one point. Steps multiply the mean gradient of f^2/2 over the batch; beyond m = beta/lambda' + 1 a larger
-    batch buys little. Source: Ma and Belkin 2019 (EigenPro 2), section 4.
+    k_P(x, x) at one point. It multiplies the mean gradient of |f - y|^2/2 over the batch; beyond m = beta/lambda' + 1 a
+    larger batch buys little. Source: Ma and Belkin 2019 (EigenPro 2), section 4.
     """
     m = batch_size
     if m < beta / top + 1:

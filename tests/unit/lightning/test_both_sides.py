@@ -1,4 +1,4 @@
-"""Both sides under a real Trainer: precision, accumulation, clipping, averaging, compiled networks, searches, resuming."""
+"""Both sides under a real Trainer: precision, accumulation, clipping, averaging, compiling, searches, resuming."""
 
 import functools
 import warnings
