@@ -146,10 +146,14 @@ def test_optimizers(choice: str, model: str) -> None:
     optimizer = build.build(cfg, "optimizer")(network.parameters())
     assert optimizer.param_groups[0]["lr"] == pytest.approx(cfg.optimizer.lr)
     before = network.weight.detach().clone()
-    for _ in range(3):  # SOAP's first step only fills its statistics
+
+    def backward(loss: torch.Tensor) -> torch.Tensor:
         optimizer.zero_grad()
-        network(torch.ones(4, 2)).square().mean().backward()
-        optimizer.step()
+        loss.backward()
+        return loss
+
+    for _ in range(3):  # SOAP's first step only fills its statistics
+        optimizer.step(lambda: backward(network(torch.ones(4, 2)).square().mean()))
     assert torch.isfinite(network.weight).all() and not torch.equal(before, network.weight)
 
 

@@ -10,7 +10,15 @@ from typing import Any
 from spectrain import spectral_maps
 from spectrain.errors import InputError, SpectrainWarning
 from spectrain.kernels import NTKOperator, empirical_ntk, infinite_width_ntk
-from spectrain.preconditioners import SamplePreconditioner, apply_sample, choose_landmarks
+from spectrain.preconditioners import (
+    ParameterPreconditioner,
+    SamplePreconditioner,
+    apply_parameter,
+    apply_sample,
+    automatic_rate,
+    choose_landmarks,
+    largest_preconditioned_eigenvalue,
+)
 from spectrain.spectrum import Spectrum
 
 __version__ = version("spectrain")
@@ -19,14 +27,19 @@ __all__ = [
     "InputError",
     "KernelRegression",
     "ModifiedSpectrumKernel",
+    "ModifiedSpectrumOptimizer",
     "NTKOperator",
+    "ParameterPreconditioner",
     "SamplePreconditioner",
     "SpectrainWarning",
     "Spectrum",
+    "apply_parameter",
     "apply_sample",
+    "automatic_rate",
     "choose_landmarks",
     "empirical_ntk",
     "infinite_width_ntk",
+    "largest_preconditioned_eigenvalue",
     "spectral_maps",
     "suggest_spectral_map",
 ]
@@ -34,6 +47,7 @@ __all__ = [
 _LATER = {
     "KernelRegression": "regression",
     "ModifiedSpectrumKernel": "regression",
+    "ModifiedSpectrumOptimizer": "optim",
     "suggest_spectral_map": "selection",
 }
 _SUBPACKAGES = ("data", "lightning", "metrics", "models", "optim", "plots", "regression", "selection")

@@ -1,5 +1,6 @@
 """From an accepted configuration to objects."""
 
+import functools
 import inspect
 from collections.abc import Mapping
 from typing import Any
@@ -79,6 +80,8 @@ def build_network(cfg: DictConfig, data: Any) -> nn.Module:
 def build_module(cfg: DictConfig, network: nn.Module, data: Any, config_yaml: str) -> WideNetworkModule:
     """Network, optimizer, schedule, preconditioner and metrics in one LightningModule."""
     optimizer, schedule = build(cfg, "optimizer"), build(cfg, "schedule")
+    if is_rate_automatic(cfg):  # the callback multiplies the rate with what it measures
+        optimizer = functools.partial(optimizer, lr=1.0)
     _try_optimizer(cfg, network, optimizer, schedule)
     return WideNetworkModule(
         network,
@@ -90,6 +93,11 @@ def build_module(cfg: DictConfig, network: nn.Module, data: Any, config_yaml: st
         config_yaml=config_yaml,
         hparams=OmegaConf.to_container(cfg, resolve=True),
     )
+
+
+def is_rate_automatic(cfg: DictConfig) -> bool:
+    """Whether the learning rate is to be measured (``optimizer.lr=auto``)."""
+    return bool(cfg.optimizer.get("lr") == "auto")
 
 
 def _try_optimizer(cfg: DictConfig, network: nn.Module, optimizer: Any, schedule: Any) -> None:

@@ -32,6 +32,7 @@ from spectrain.cli.run_folder import choose_run_folder, load_checkpoint, make_ru
 from spectrain.cli.validation import validate
 from spectrain.errors import InputError
 from spectrain.lightning import (
+    AutomaticRate,
     GracefulInterrupt,
     MetricsCSV,
     RandomState,
@@ -106,6 +107,8 @@ def fit(cfg: DictConfig, folder: Path) -> Run:
         spectrum.landmarks(data, data.train_x)  # refuses what it must before anything is written
     history, interrupt = RunHistory(spectrum), GracefulInterrupt()
     own = [history, spectrum, RandomState(), interrupt, TrainingProgress()]
+    if build.is_rate_automatic(cfg):
+        own.insert(2, AutomaticRate(spectrum))
 
     trainer = build.build_trainer(cfg, [*own, *(c for c in callbacks if c is not spectrum)])
     make_run_folder(folder, cfg)  # from here on something is written

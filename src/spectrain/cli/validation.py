@@ -59,6 +59,11 @@ size = Rule(
     "a whole number of at least 1 (the longer side), [rows, columns]",
 )
 boolean = Rule(lambda value: isinstance(value, bool), "true or false")
+rate = Rule(
+    lambda value: value == "auto" or positive_float.accepts(value),
+    "a finite number above 0, or auto with optimizer=sgd",
+    is_float=True,
+)
 seed = Rule(lambda value: _is_int(value) and 0 <= value < 2**32, "a whole number from 0 to 4294967295")
 path = Rule(lambda value: isinstance(value, str) and value != "", "the path of a file or folder, as a text")
 positive_list = Rule(
@@ -111,12 +116,18 @@ RULES: dict[str, Rule] = {
     "trainer.log_every_n_steps": positive_int,
     "trainer.accumulate_grad_batches": positive_int,
     "trainer.gradient_clip_val": optional(positive_float),
-    "optimizer.lr": positive_float,
+    "optimizer.lr": rate,
     "optimizer.scale_free": boolean,
     "optimizer.eps": positive_float,
     "optimizer.weight_decay": non_negative_float,
     "optimizer.momentum": non_negative_float,
     "optimizer.precondition_frequency": positive_int,
+    "optimizer.preconditioning_compute_steps": positive_int,
+    "optimizer.start_preconditioning_step": positive_int,
+    "optimizer.max_iter": positive_int,
+    "optimizer.history_size": positive_int,
+    "optimizer.alpha": non_negative_float,
+    "preconditioner.dtype": optional(choice("float32", "bfloat16", "float64")),
     "schedule.warmup_steps": non_negative_int,
     "logger.mode": choice("online", "offline", "disabled"),
     "spectrum.rank": positive_int,
@@ -152,6 +163,11 @@ def validate(cfg: DictConfig) -> None:
         if not _is_own_class(cfg, key.split(".")[0]):
             _check(cfg, key, rule)
     _check_ranks(cfg)
+    if _select(cfg, "optimizer.lr") == "auto" and _select(cfg, "optimizer._target_") != "torch.optim.SGD":
+        raise InputError(
+            "optimizer.lr=auto measures the largest stable step of gradient descent, which optimizers that rescale the "
+            "gradient do not have; give optimizer.lr a number, or take optimizer=sgd."
+        )
 
 
 def _check(cfg: DictConfig, key: str, rule: Rule) -> None:

@@ -16,7 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 import spectrain
 from spectrain.errors import InputError
 from spectrain.metrics import ImageMetrics
-from spectrain.optim import apply_scales, scaled_groups
+from spectrain.optim import apply_scales, scaled_groups, switch_weights
 from spectrain.preconditioners import Preconditioner
 
 
@@ -54,7 +54,7 @@ class WideNetworkModule(pl.LightningModule):
         self.network = network
         self.preconditioner = preconditioner
         self.metrics = metrics
-        self._optimizer, self._schedule, self._loss = optimizer, schedule, loss
+        self._optimizer, self._schedule, self.loss = optimizer, schedule, loss
         self._scale_free, self._config_yaml = scale_free, config_yaml
         if hparams:
             self.save_hyperparameters(hparams)
@@ -68,7 +68,7 @@ class WideNetworkModule(pl.LightningModule):
         """The true loss; S enters in its backward pass."""
         x, y, index = batch
         output = self(x) if self.preconditioner is None else self.preconditioner.run(self.network, x, index)
-        loss = self._loss(output, y)
+        loss = self.loss(output, y)
         if not bool(torch.isfinite(loss)):
             raise InputError(self._diverged(float(loss.detach())))
         self._log_step()
@@ -91,8 +91,21 @@ class WideNetworkModule(pl.LightningModule):
             for name, value in values.items():
                 self.log(f"val/{name}", value, prog_bar=name == "psnr")
 
+    def on_train_start(self) -> None:
+        """A schedule-free optimizer has weights to train and weights to evaluate; checkpoints hold the latter."""
+        self._switch("train")
+
+    def on_validation_end(self) -> None:
+        """After the checkpoints, which callbacks write."""
+        self._switch("train")
+
+    def on_train_end(self) -> None:
+        """What is left in the network is what was evaluated."""
+        self._switch("eval")
+
     def on_validation_epoch_start(self) -> None:
         """Forget the predictions of the last validation."""
+        self._switch("eval")
         if self.metrics is not None:
             self.metrics.reset()
 
@@ -122,6 +135,12 @@ class WideNetworkModule(pl.LightningModule):
             self.network.to(floating[0].dtype)
         if self.preconditioner is not None and "preconditioner" in checkpoint:
             self.preconditioner.load_state_dict(checkpoint["preconditioner"])
+
+    def _switch(self, mode: str) -> None:
+        """Which of its weights a schedule-free optimizer puts into the network; others have one set."""
+        if self.trainer.state.fn == "fit":
+            for optimizer in self.trainer.optimizers:
+                switch_weights(optimizer, mode)
 
     def _rate(self) -> float:
         group = self.trainer.optimizers[0].param_groups[0]

@@ -60,6 +60,13 @@ class SpectrumCallback(pl.Callback):
         self._x = data.train_x.to(parameter.device, parameter.dtype)
         self._landmarks = self.landmarks(data, self._x)
 
+    @property
+    def modes(self) -> tuple[Tensor, Spectrum] | None:
+        """The landmarks and their spectrum of the last refresh."""
+        if self.spectrum is None or self._landmarks is None:
+            return None
+        return self._landmarks.points, self.spectrum
+
     def landmarks(self, data: Any, x: Tensor) -> Landmarks:
         """Those that this callback will use on the data module's training points x [n, d].
 

@@ -1,7 +1,16 @@
-"""Base optimizers that no library has in the form needed, and learning-rate schedules."""
+"""The parameter side as an optimizer, base optimizers that no library has in the form needed, and schedules."""
 
 from spectrain.optim.groups import apply_scales, scaled_groups
+from spectrain.optim.modified_spectrum import ModifiedSpectrumOptimizer, switch_weights
 from spectrain.optim.muon import MuonWithAdam
 from spectrain.optim.schedules import constant, cosine
 
-__all__ = ["MuonWithAdam", "apply_scales", "constant", "cosine", "scaled_groups"]
+__all__ = [
+    "ModifiedSpectrumOptimizer",
+    "MuonWithAdam",
+    "apply_scales",
+    "constant",
+    "cosine",
+    "scaled_groups",
+    "switch_weights",
+]

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from spectrain.errors import InputError
+
 
 class MuonWithAdam(torch.optim.Optimizer):
     """`torch.optim.Muon` on parameters with two dimensions, `torch.optim.Adam` on all others.
@@ -46,6 +48,13 @@ class MuonWithAdam(torch.optim.Optimizer):
             count = len(inner.param_groups)
             inner.param_groups, remaining = remaining[:count], remaining[count:]
             inner.state = self.state
+        self._shared = True
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Refused once made: the group would have to be split between the inner optimizers."""
+        if hasattr(self, "_shared"):
+            raise InputError("MuonWithAdam takes all its parameters when it is made; make a new one with the new ones.")
+        super().add_param_group(param_group)
 
     def step(self, closure: Callable[[], Any] | None = None) -> Any:  # type: ignore[override]
         """One step of both; the closure, if any, runs once and its loss is returned."""

@@ -4,16 +4,27 @@ from spectrain.preconditioners.base import Preconditioner
 from spectrain.preconditioners.landmarks import EXTENSIONS, Landmarks, choose_landmarks, interpolate_grid
 from spectrain.preconditioners.modes import evaluating
 from spectrain.preconditioners.orthonormal import orthonormal_columns
+from spectrain.preconditioners.parameter_side import ParameterPreconditioner, apply_parameter
 from spectrain.preconditioners.sample_side import SamplePreconditioner, apply_sample
+from spectrain.preconditioners.step_size import (
+    automatic_rate,
+    eigenpro_step_size,
+    largest_preconditioned_eigenvalue,
+)
 
 __all__ = [
     "EXTENSIONS",
     "Landmarks",
+    "ParameterPreconditioner",
     "Preconditioner",
     "SamplePreconditioner",
+    "apply_parameter",
     "apply_sample",
+    "automatic_rate",
     "choose_landmarks",
+    "eigenpro_step_size",
     "evaluating",
     "interpolate_grid",
+    "largest_preconditioned_eigenvalue",
     "orthonormal_columns",
 ]

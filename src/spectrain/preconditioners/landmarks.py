@@ -67,7 +67,7 @@ class Landmarks:
 
 
 def choose_landmarks(
-    x: Float[Tensor, "n d"],
+    x: Float[Tensor, "n *d"],
     count: int,
     *,
     extension: str = "auto",
