@@ -37,7 +37,9 @@ Curvature = Callable[[Tensor], Tensor]  # outputs [n, C] -> H [n, C, C], symmetr
 def softmax_hessian(output: Float[Tensor, "n C"]) -> Float[Tensor, "n C C"]:
     """``H = diag(p) - p p^T``, the Hessian of the cross-entropy in the logits; p = softmax(output)."""
     p = output.softmax(1)
-    return torch.diag_embed(p) - p[:, :, None] * p[:, None, :]
+    pairs = p[:, :, None] * p[:, None, :]
+    pairs = pairs - torch.diag_embed(pairs.diagonal(dim1=1, dim2=2))
+    return torch.diag_embed(pairs.sum(2)) - pairs  # p_i (1 - p_i) without the cancellation at p_i near 1
 
 
 class OneOutput(nn.Module):

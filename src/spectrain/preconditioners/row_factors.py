@@ -48,12 +48,12 @@ def row_factors(rows: Float[Tensor, "r k"], ratio: Float[Tensor, " k"]) -> RowFa
 def curved_factors(rows: Float[Tensor, "r k"], H: Float[Tensor, "n C C"], ratio: Float[Tensor, " k"]) -> RowFactors:
     """``S_H = I - H Z L^-T diag(1 - ratio) L^-1 Z^T`` with ``Z^T H Z = L L^T`` and Z = rows; see `output_modes`.
 
-    Its eigenvalues are 1 and those of ``I - diag(1 - ratio) L^-1 Z^T H Z L^-T``, the ratios: positive. A little is
-    added to ``Z^T H Z``, since H fades where predictions become certain; that moves a ratio towards 1, never below.
+    Its eigenvalues are 1 and those of ``I - diag(1 - ratio) L^-1 Z^T H Z L^-T``, the ratios: positive. H fades where
+    predictions become certain, so a little is added to ``Z^T H Z``; that moves the ratios towards 1, not below.
     """
-    HZ = (H @ rows.reshape(len(H), H.shape[1], -1)).reshape(rows.shape)
-    gram = rows.double().T @ HZ.double()
-    scale = gram.diagonal().clamp(min=torch.finfo(torch.float32).tiny).rsqrt()
-    gram = (gram + gram.T) / 2 * scale[:, None] * scale + 1e-6 * torch.eye(len(gram)).to(gram)
-    L = torch.linalg.cholesky(gram) / scale[:, None]
-    return RowFactors(HZ, rows, 1 - ratio, L.to(rows))
+    Z = rows.double()
+    HZ = (H.double() @ Z.reshape(len(H), H.shape[1], -1)).reshape(Z.shape)
+    gram = Z.T @ HZ
+    rounding = 1e-12 * Z.square().sum(0) * H.abs().max() + torch.finfo(torch.float32).tiny
+    gram = (gram + gram.T) / 2 + torch.diag(1e-8 * gram.diagonal().clamp(min=0) + rounding)
+    return RowFactors(HZ.to(rows), rows, 1 - ratio, torch.linalg.cholesky(gram).to(rows))

@@ -165,6 +165,7 @@ class SamplePreconditioner(Preconditioner):
         if not self._blocks or not output.requires_grad:
             return output
         self.watch.refuse_wrapped(output)
+        self._move_to(output.device)
         full_precision = torch.autocast(output.device.type, enabled=False)
         with full_precision, torch.no_grad():
             factors = self._factors(output, index)
@@ -186,7 +187,6 @@ class SamplePreconditioner(Preconditioner):
 
     def _factors(self, output: Tensor, index: Tensor | None) -> list[RowFactors]:
         """S of every kernel on the rows of the batch, on the output's device."""
-        self._move_to(output.device)
         C = output[0].numel() if len(output) else 0
         N = self._points(C)
         if index is None and len(output) != N:
