@@ -18,6 +18,10 @@ _NOT_USED = (
     "A backward pass went by, and no gradient came to what S returned: the loss does not use it, and S has no effect. "
     "Write loss = criterion(S(output), y)."
 )
+_NOT_CALLED = (
+    "S is attached to a module whose output was not asked for while S was there, or whose code was compiled before: S "
+    "has no effect. Attach it to what the training loop calls, such as the result of torch.compile."
+)
 
 
 class OutputHook:
@@ -108,9 +112,31 @@ class Watch:
         self._warned: set[str] = set()
         self._parameter: weakref.ref[nn.Parameter] | None = None
         self._waiting: tuple[list[bool], int] | None = None  # whether the last gradient came; the parameter's version
+        self._hook: tuple[weakref.ref[nn.Module], OutputHook, int] | None = None  # the attached one, and its calls
+        self._waiting_since = 0  # the parameter's version then
 
-    def parameters_of(self, network: nn.Module) -> None:
-        """The network whose steps tell that a backward pass went by."""
+    def hooked(self, module: nn.Module, hook: OutputHook) -> None:
+        """A hook that should be called between two refreshes."""
+        self._hook, self._waiting_since = (weakref.ref(module), hook, 0), self._version()
+
+    def refreshed(self, network: nn.Module) -> None:
+        """The network whose steps tell that a backward pass went by; warns if it trained and no hook was called."""
+        if self._hook is not None:
+            module, hook, calls = self._hook
+            there = module()
+            stepped = self._version() != self._waiting_since
+            if stepped and there is not None and hook in there._forward_hooks.values() and hook.calls == calls:
+                self.warn_once(_NOT_CALLED)
+            self._hook = (module, hook, hook.calls)
+        self._parameters_of(network)
+        self._waiting_since = self._version()
+
+    def left(self) -> None:
+        """Warn if the hook was never called in the ``with`` block that ends."""
+        if self._hook is not None and self._hook[1].calls == 0:
+            self.warn_once(_NOT_CALLED)
+
+    def _parameters_of(self, network: nn.Module) -> None:
         trained = next((p for p in network.parameters() if p.requires_grad), None)
         self._parameter = None if trained is None else weakref.ref(trained)
 

@@ -109,7 +109,7 @@ class SamplePreconditioner(Preconditioner):
             C = output_count(network, x)
         self.update(self._extended(spectrum, landmarks, network, x), dtype=floating[0] if floating else torch.float32)
         self._C, self._fingerprint = C, marks
-        self.watch.parameters_of(network)
+        self.watch.refreshed(network)
 
     def _extended(self, spectrum: Spectrum, landmarks: Landmarks, network: nn.Module, x: Any) -> list[Spectrum]:
         if self.outputs == "trace":
@@ -135,7 +135,9 @@ class SamplePreconditioner(Preconditioner):
         """
         guest.refuse_a_second(module, self)
         self._check_network(module)
-        return module.register_forward_hook(guest.OutputHook(self))
+        hook = guest.OutputHook(self)
+        self.watch.hooked(module, hook)
+        return module.register_forward_hook(hook)
 
     @contextmanager
     def attached(self, module: nn.Module, index: Integer[Tensor, " n"] | None = None) -> Iterator[Self]:
@@ -144,6 +146,7 @@ class SamplePreconditioner(Preconditioner):
         self.index = index
         try:
             yield self
+            self.watch.left()
         finally:
             handle.remove()
             self.index = None

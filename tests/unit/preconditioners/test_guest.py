@@ -107,6 +107,20 @@ def test_a_loss_of_another_forward_pass_is_noticed(S: SamplePreconditioner, mode
         S(model(x))
 
 
+def test_a_hook_that_is_never_called_is_noticed(S: SamplePreconditioner, model: nn.Module, x: Tensor) -> None:
+    with pytest.warns(SpectrainWarning, match="not asked for"), S.attached(Wrapper(model)):
+        model(x)
+    late = SamplePreconditioner(MAP)
+    late.refresh(model, x, rank=4)
+    unused = Wrapper(model)
+    handle = late.attach(unused)
+    with torch.no_grad():
+        model[0].weight.mul_(0.9)
+    with pytest.warns(SpectrainWarning, match="not asked for"):
+        late.refresh(model, x, rank=4)
+    handle.remove()
+
+
 @pytest.mark.filterwarnings("error")
 def test_no_warning_where_the_loss_uses_it(S: SamplePreconditioner, model: nn.Module, x: Tensor) -> None:
     optimizer = torch.optim.SGD(model.parameters(), lr=0.01)
@@ -277,8 +291,9 @@ def test_a_compiled_network_takes_a_hook(S: SamplePreconditioner, model: nn.Modu
     expected = gradients(model, S(model(x)).square().mean())
     compiled = torch.compile(model, backend="aot_eager")
     S.refresh(compiled, x, rank=4)
-    for module in (compiled, model):
-        with S.attached(module):
-            for _ in range(2):
-                found = gradients(model, compiled(x).square().mean())
-                torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
+    for _ in range(2):
+        with S.attached(compiled):
+            found = gradients(model, compiled(x).square().mean())
+            torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-7)
+    with pytest.warns(SpectrainWarning, match="compiled before"), S.attached(model):  # torch does not look for it
+        compiled(x)
