@@ -18,6 +18,10 @@ _NOT_USED = (
     "A backward pass went by, and no gradient came to what S returned: the loss does not use it, and S has no effect. "
     "Write loss = criterion(S(output), y)."
 )
+_EVALUATION = (
+    "S is attached to a module that is trained in evaluation mode, and leaves its output alone there; call train() "
+    "on it, or wrap the output yourself: S(output)."
+)
 _NOT_CALLED = (
     "S is attached to a module whose output was not asked for while S was there, or whose code was compiled before: S "
     "has no effect. Attach it to what the training loop calls, such as the result of torch.compile."
@@ -42,14 +46,10 @@ class OutputHook:
                 f"{type(module).__name__} returns a {type(output).__name__}; S needs one tensor. Attach S to the "
                 "module inside it that makes the output, such as its last layer."
             )
-        if not module.training:
-            if output.requires_grad:
-                self.S.watch.warn_once(
-                    "S is attached to a module that runs in evaluation mode, and leaves its output alone there; "
-                    "call train() on it, or wrap the output yourself: S(output)."
-                )
-            return None
         if not output.requires_grad:
+            return None
+        if not module.training:
+            output.register_hook(lambda c: self.S.watch.warn_once(_EVALUATION))
             return None
         index, self.S.index = self.S.index, None  # used once: a batch must not meet the index of the one before
         return self.S(output, index)
