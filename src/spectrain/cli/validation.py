@@ -134,6 +134,8 @@ RULES: dict[str, Rule] = {
     "spectrum.subset_size": positive_int,
     "spectrum.every_n_steps": positive_int,
     "spectrum.extension": choice("auto", "interpolate", "nystrom", "exact"),
+    "spectrum.landmarks": choice("auto", "grid", "random", "farthest", "leverage"),
+    "preconditioner.outputs": choice("trace", "each", "full"),
     "spectral_map.alpha": non_negative_float,
     "spectral_map.rank": optional(positive_int),
     "spectral_map.mu": positive_float,

@@ -31,10 +31,16 @@ class SpectrumCallback(pl.Callback):
         every_n_steps: optimizer steps between refreshes; the first period has two more, at a quarter and at a half of
             it, since the kernel moves most at the start.
         extension: how the eigenvectors reach the training points, see `choose_landmarks`.
+        landmarks: which points become landmarks, see `choose_landmarks`.
     """
 
     def __init__(
-        self, rank: int = 64, subset_size: int = 1024, every_n_steps: int = 20, extension: str = "auto"
+        self,
+        rank: int = 64,
+        subset_size: int = 1024,
+        every_n_steps: int = 20,
+        extension: str = "auto",
+        landmarks: str = "auto",
     ) -> None:
         if rank > subset_size:
             raise InputError(
@@ -42,6 +48,7 @@ class SpectrumCallback(pl.Callback):
                 "a kernel on m landmarks has m modes at the most."
             )
         self.rank, self.subset_size, self.every_n_steps, self.extension = rank, subset_size, every_n_steps, extension
+        self._placement = landmarks
         self.spectrum: Spectrum | None = None  # on the landmarks
         self.initial: Spectrum | None = None  # the first one of the run, at all training points
         self.refresh_seconds = 0.0
@@ -74,9 +81,13 @@ class SpectrumCallback(pl.Callback):
             InputError: the rank is above their number, or the data do not allow the extension.
         """
         chosen = choose_landmarks(
-            x, self.subset_size, extension=self.extension, grid_shape=getattr(data, "grid_shape", None)
+            x,
+            self.subset_size,
+            extension=self.extension,
+            landmarks=self._placement,
+            grid_shape=getattr(data, "grid_shape", None),
         )
-        m = len(chosen.points)
+        m = chosen.count
         if self.rank > m:
             raise InputError(
                 f"spectrum.rank={self.rank} is above the {m} landmarks that spectrum.subset_size={self.subset_size} "

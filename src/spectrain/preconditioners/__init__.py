@@ -1,9 +1,11 @@
 """What acts on a gradient: the ways of applying a modified spectrum, and the landmarks that feed them."""
 
 from spectrain.preconditioners.base import Preconditioner
-from spectrain.preconditioners.landmarks import EXTENSIONS, Landmarks, choose_landmarks, interpolate_grid
+from spectrain.preconditioners.interpolation import interpolate_grid
+from spectrain.preconditioners.landmarks import EXTENSIONS, PLACEMENTS, Landmarks, choose_landmarks
 from spectrain.preconditioners.modes import evaluating
 from spectrain.preconditioners.orthonormal import orthonormal_columns
+from spectrain.preconditioners.output_modes import softmax_hessian
 from spectrain.preconditioners.parameter_side import ParameterPreconditioner, apply_parameter
 from spectrain.preconditioners.sample_side import SamplePreconditioner, apply_sample
 from spectrain.preconditioners.step_size import (
@@ -14,6 +16,7 @@ from spectrain.preconditioners.step_size import (
 
 __all__ = [
     "EXTENSIONS",
+    "PLACEMENTS",
     "Landmarks",
     "ParameterPreconditioner",
     "Preconditioner",
@@ -27,4 +30,5 @@ __all__ = [
     "interpolate_grid",
     "largest_preconditioned_eigenvalue",
     "orthonormal_columns",
+    "softmax_hessian",
 ]

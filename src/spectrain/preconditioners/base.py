@@ -3,6 +3,7 @@
 Shapes: N training points, n points of a batch, C outputs.
 """
 
+import warnings
 from typing import Any, Self
 
 import torch
@@ -10,7 +11,10 @@ from jaxtyping import Float, Integer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from spectrain.errors import InputError, SpectrainWarning
+from spectrain.kernels.network import rows_of
 from spectrain.preconditioners.landmarks import Landmarks, choose_landmarks
+from spectrain.preconditioners.modes import stamp
 from spectrain.spectral_maps import SpectralMap
 from spectrain.spectrum import Spectrum
 
@@ -29,7 +33,8 @@ class Preconditioner:
     def __init__(self, spectral_map: SpectralMap) -> None:
         self.spectral_map = spectral_map
         self.strength = 1.0
-        self._last_refresh: tuple[Tensor, Spectrum] | None = None  # (landmarks, their spectrum)
+        self._last_refresh: tuple[Landmarks, Spectrum] | None = None
+        self._chosen: tuple[Any, Landmarks] | None = None  # what was asked for, and the landmarks
 
     def run(self, network: nn.Module, x: Any, index: Integer[Tensor, " n"] | None = None) -> Float[Tensor, "n *C"]:
         """``network(x)``; what comes back to it in the backward pass is preconditioned on the sample side.
@@ -43,7 +48,7 @@ class Preconditioner:
         """The optimizer to use in place of `optimizer`: itself, unless the way acts on the parameters' gradient."""
         return optimizer
 
-    def take(self, spectrum: Spectrum, landmarks: Landmarks, network: nn.Module, x: Tensor) -> None:
+    def take(self, spectrum: Spectrum, landmarks: Landmarks, network: nn.Module, x: Any) -> None:
         """Use a new spectrum of `network` on the landmarks of its training points x [N, ...].
 
         Raises:
@@ -53,34 +58,53 @@ class Preconditioner:
     def refresh(
         self,
         model: nn.Module,
-        x: Tensor,
+        x: Any,
         *,
         rank: int = 64,
         subset_size: int = 1024,
         extension: str = "auto",
+        landmarks: str = "auto",
         grid_shape: tuple[int, int] | None = None,
     ) -> Spectrum:
         """Recompute the top `rank` modes of the tangent kernel of `model` on landmarks of x [N, ...], and take them.
 
-        Uses all points when there are at most `subset_size`; see `choose_landmarks` for the rest. Starts from the modes
-        of the last refresh. Returns the spectrum on the landmarks.
+        Uses all points when there are at most `subset_size`; see `choose_landmarks` for the rest. Landmarks are chosen
+        once for the same x, and a refresh starts from the modes of the last one. Returns the spectrum on the landmarks;
+        if the computation fails (not finite, no convergence, no memory), a warning and the last good one, which stays.
 
         Raises:
-            InputError: settings that the points do not allow, a kernel that is not finite; the old S then stays.
+            InputError: settings that the points do not allow, or a failure of the first refresh.
         """
-        landmarks = choose_landmarks(x, min(subset_size, len(x)), extension=extension, grid_shape=grid_shape)
-        rank = min(rank, len(landmarks.points))
-        spectrum = landmarks.spectrum(model, rank, self._warm_start(landmarks.points, rank))
-        self.take(spectrum, landmarks, model, x)
-        self._last_refresh = (landmarks.points, spectrum)
+        settings = {"extension": extension, "landmarks": landmarks, "grid_shape": grid_shape}
+        chosen = self._choose(x, min(subset_size, rows_of(x)), settings)
+        rank = min(rank, chosen.count)
+        try:
+            with torch.autocast(next((p.device.type for p in model.parameters()), "cpu"), enabled=False):
+                spectrum = chosen.spectrum(model, rank, self._warm_start(chosen, rank))
+                self.take(spectrum, chosen, model, x)
+        except (RuntimeError, MemoryError, InputError) as error:  # LinAlgError and out-of-memory are RuntimeErrors
+            if self._last_refresh is None:
+                raise
+            warnings.warn(f"The refresh failed, the last good spectrum stays: {error}", SpectrainWarning, stacklevel=2)
+            return self._last_refresh[1]
+        self._last_refresh = (chosen, spectrum)
         return spectrum
 
-    def _warm_start(self, points: Tensor, rank: int) -> Tensor | None:
+    def _choose(self, x: Any, count: int, settings: dict[str, Any]) -> Landmarks:
+        """Landmarks of x, the same ones as long as x and the settings are."""
+        asked = (stamp(x), count, settings)
+        if self._chosen is None or self._chosen[0] != asked:
+            self._chosen = (asked, choose_landmarks(x, count, **settings))
+        return self._chosen[1]
+
+    def _warm_start(self, landmarks: Landmarks, rank: int) -> Tensor | None:
         """The modes of the last refresh, if it was on the same landmarks and had as many."""
         if self._last_refresh is None:
             return None
         before, spectrum = self._last_refresh
-        return spectrum.eigenvectors if spectrum.rank >= rank and torch.equal(before, points) else None
+        points = before.points, landmarks.points
+        same = before is landmarks or (all(isinstance(p, Tensor) for p in points) and torch.equal(*points))
+        return spectrum.eigenvectors if spectrum.rank >= rank and same else None
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and primitives only; loads under ``weights_only=True``."""

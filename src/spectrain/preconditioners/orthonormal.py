@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+_BLOCK = 64
+
 
 def orthonormal_columns(rows: Float[Tensor, "n k"]) -> Float[Tensor, "n q"]:
     """Gram-Schmidt of the columns in their order, q = min(n, k)."""
@@ -19,7 +21,7 @@ def orthonormal_columns(rows: Float[Tensor, "n k"]) -> Float[Tensor, "n q"]:
     return Q
 
 
-def safe_cholesky(rows: Tensor) -> Tensor | None:
+def safe_cholesky(rows: Float[Tensor, "n k"]) -> Tensor | None:
     """L with ``rows^T rows = L L^T``, or None where that loses digits.
 
     It squares the condition number, which eigenvectors restricted to n >> k rows keep near 1, and is several times
@@ -29,7 +31,18 @@ def safe_cholesky(rows: Tensor) -> Tensor | None:
     n, k = rows.shape
     if n < 4 * k:
         return None
-    gram = rows.T @ rows
+    gram = _lower_gram(rows)
     L, info = torch.linalg.cholesky_ex(gram)
     safe = not bool(info) and bool((L.diagonal() > 0.1 * gram.diagonal().sqrt()).all())
     return L if safe else None
+
+
+def _lower_gram(rows: Tensor) -> Tensor:
+    """``rows^T rows``, of which Cholesky reads the lower triangle: blocks of columns save a third of the work."""
+    k = rows.shape[1]
+    if k <= _BLOCK or rows.is_cuda:
+        return rows.T @ rows
+    gram = rows.new_zeros(k, k)
+    for i in range(0, k, _BLOCK):
+        gram[i : i + _BLOCK, : i + _BLOCK] = rows[:, i : i + _BLOCK].T @ rows[:, : i + _BLOCK]
+    return gram

@@ -3,18 +3,27 @@
 Shapes: N training points, n points of a batch, C outputs, k modes.
 """
 
+import weakref
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Self
 
 import torch
 from jaxtyping import Float, Integer
 from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+from torch.utils.hooks import RemovableHandle
 
 from spectrain.errors import InputError
+from spectrain.preconditioners import guest
 from spectrain.preconditioners.base import Preconditioner
 from spectrain.preconditioners.landmarks import Landmarks
-from spectrain.preconditioners.orthonormal import safe_cholesky
+from spectrain.preconditioners.modes import stamp
+from spectrain.preconditioners.output_modes import OUTPUTS, Curvature, modes_of_each, modes_of_full, output_count
+from spectrain.preconditioners.row_factors import RowFactors, curved_factors, row_factors
 from spectrain.spectral_maps import SpectralMap
 from spectrain.spectrum import Spectrum
+from spectrain.spectrum.solvers import random_block
 
 
 def apply_sample(
@@ -25,9 +34,8 @@ def apply_sample(
     `eigenvectors` V has orthonormal columns; S is symmetric positive definite exactly when every ratio is positive.
     Source: Geifman et al. 2024 (arXiv 2307.14531), section 4.
     """
-    columns = c.reshape(len(c), -1)
-    coefficients = (1 - ratio)[:, None] * (eigenvectors.T @ columns)
-    return torch.addmm(columns, eigenvectors, coefficients, alpha=-1).reshape(c.shape)
+    S = RowFactors(eigenvectors, eigenvectors, 1 - ratio)
+    return S.apply(c.reshape(len(c), -1), 1.0).reshape(c.shape)
 
 
 class SamplePreconditioner(Preconditioner):
@@ -41,114 +49,242 @@ class SamplePreconditioner(Preconditioner):
 
     Until the first `refresh` or `update` it is the identity. `update` takes eigenvectors at all N training points; a
     minibatch names its rows by `index`, and S is built from those rows, orthonormalised in the order of the modes.
+    `attach` and `attached` do the second line by a hook on a module's output.
+
+    Args:
+        spectral_map: g.
+        outputs: the kernel of a network with C outputs. "trace": one for all, ``(1/C) sum_c J_c J_c^T``, S (x) I.
+            "each": every output its own, ``J_c J_c^T``. "full": [N C, N C], with what the outputs share.
+        curvature: with outputs="full", the loss's Hessian in the outputs, [n, C] -> [n, C, C], such as
+            `softmax_hessian` for cross-entropy; the map then acts on ``H^1/2 K H^1/2``, see `output_modes`.
     """
 
-    def __init__(self, spectral_map: SpectralMap) -> None:
+    def __init__(self, spectral_map: SpectralMap, outputs: str = "trace", curvature: Curvature | None = None) -> None:
         super().__init__(spectral_map)
-        self._eigenvectors: Tensor | None = None  # [N, k] orthonormal
-        self._ratio: Tensor | None = None  # [k]
-        # (index, its version, its factors)
-        self._last: tuple[Tensor, int, tuple[Tensor, Tensor]] | None = None
+        if outputs not in OUTPUTS:
+            raise InputError(f"outputs={outputs!r} is not known; allowed: {', '.join(OUTPUTS)}.")
+        if curvature is not None and outputs != "full":
+            raise InputError(f"curvature acts between outputs and needs outputs='full'; {outputs!r} was given.")
+        self.outputs, self.curvature = outputs, curvature
+        self.index: Tensor | None = None  # rows of the next batch, for an attached S
+        # For each kernel: eigenvectors [N, k] ([N C, k] for the full one) and ratio [k].
+        self._blocks: list[tuple[Tensor, Tensor]] = []
+        self._fingerprint: list[str] | None = None  # of the network that the spectrum is of
+        self._C: int | None = None
+        self._last: tuple[stamp, list[RowFactors]] | None = None  # an index and its factors
+        self._own: tuple[Landmarks, list[Spectrum]] | None = None  # what the next refresh starts from
+        self._checked: weakref.ref[nn.Module] | None = None
+        self.watch = guest.Watch()
 
     @property
     def ready(self) -> bool:
         """Whether an `update` has been made, so that S is more than the identity."""
-        return self._eigenvectors is not None
+        return bool(self._blocks)
 
-    def update(self, spectrum: Spectrum, *, dtype: torch.dtype = torch.float32) -> None:
+    def update(self, spectrum: Spectrum | Sequence[Spectrum], *, dtype: torch.dtype = torch.float32) -> None:
         """Take a new spectrum, whose eigenvectors have one row for each of the N training points.
 
-        The spectral map acts on the resolved modes only. S works in `dtype`.
+        With outputs="each" it is one spectrum per output, with "full" a row is a (point, output) pair. The spectral map
+        acts on the resolved modes only. S works in `dtype`.
 
         Raises:
-            InputError: the map's ratio is not finite and positive; the old S then stays.
+            InputError: eigenpairs that are not finite or not orthonormal, or a ratio that is not finite and positive;
+                the old S then stays.
         """
-        ratio = spectrum.ratio(self.spectral_map)
-        self._eigenvectors = spectrum.eigenvectors.to(dtype)
-        self._ratio = ratio.to(self._eigenvectors)
-        self._last = None
+        spectra = [spectrum] if isinstance(spectrum, Spectrum) else list(spectrum)
+        if self.curvature is None:
+            for one in spectra:
+                _check_orthonormal(one)
+        blocks = [_block(one, self.spectral_map, dtype) for one in spectra]
+        self._blocks, self._last, self._C, self._fingerprint = blocks, None, None, None
 
-    def take(self, spectrum: Spectrum, landmarks: Landmarks, network: nn.Module, x: Tensor) -> None:
-        """Extend the modes from the landmarks to all training points, and `update` with them."""
-        extended = landmarks.extend(spectrum, x, network)
-        self.update(extended, dtype=x.dtype if x.is_floating_point() else torch.float32)
+    def take(self, spectrum: Spectrum, landmarks: Landmarks, network: nn.Module, x: Any) -> None:
+        """Extend the modes from the landmarks to all training points, and `update` with them.
+
+        `spectrum` is that of the trace kernel; for other outputs the kernel they need is computed here.
+        """
+        floating = [leaf.dtype for leaf in tree_leaves(x) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+        C, marks = self._C, guest.fingerprint(network)
+        if C is None or marks != self._fingerprint:
+            C = output_count(network, x)
+        self.update(self._extended(spectrum, landmarks, network, x), dtype=floating[0] if floating else torch.float32)
+        self._C, self._fingerprint = C, marks
+        self.watch.refreshed(network)
+
+    def _extended(self, spectrum: Spectrum, landmarks: Landmarks, network: nn.Module, x: Any) -> list[Spectrum]:
+        if self.outputs == "trace":
+            return [landmarks.extend(spectrum, x, network)]
+        before = self._own[1] if self._own is not None and self._own[0] is landmarks else []
+        rank = spectrum.rank
+        init = [one.eigenvectors for one in before] if before and all(one.rank >= rank for one in before) else None
+        if self.outputs == "each":
+            own, extended = modes_of_each(landmarks, network, x, rank, init)
+        else:
+            one, everywhere = modes_of_full(landmarks, network, x, rank, init[0] if init else None, self.curvature)
+            own, extended = [one], [everywhere]
+        self._own = (landmarks, own)
+        return extended
+
+    def attach(self, module: nn.Module) -> RemovableHandle:
+        """Do ``S(output, S.index)`` on every output of `module` in training mode, until ``handle.remove()``.
+
+        Set ``S.index`` before each minibatch; it is used once. Full batches need none.
+
+        Raises:
+            InputError: a preconditioner is attached there already, or S holds the spectrum of another network.
+        """
+        guest.refuse_a_second(module, self)
+        self._check_network(module)
+        hook = guest.OutputHook(self)
+        self.watch.hooked(module, hook)
+        return module.register_forward_hook(hook)
+
+    @contextmanager
+    def attached(self, module: nn.Module, index: Integer[Tensor, " n"] | None = None) -> Iterator[Self]:
+        """`attach` for the time of a ``with`` block; `index` is that of the batch."""
+        handle = self.attach(module)
+        self.index = index
+        try:
+            yield self
+            self.watch.left()
+        finally:
+            handle.remove()
+            self.index = None
 
     def run(self, network: nn.Module, x: Any, index: Tensor | None = None) -> Tensor:
-        """``self(network(x), index)``."""
+        """``self(network(x), index)``, if the spectrum is that of this network."""
+        self._check_network(network)
         return self(network(x), index)
 
     def __call__(self, output: Float[Tensor, "n *C"], index: Integer[Tensor, " n"] | None = None) -> Tensor:
         """Return `output` unchanged; in the backward pass its gradient c becomes S c.
 
         `index` holds each sample's row among the N training points; None means that the batch is all of them, in order.
+        A backward pass that reaches `output` past the result warns: the loss does not use it.
 
         Raises:
-            InputError: the batch does not fit the spectrum's points.
+            InputError: the batch does not fit the spectrum's points or outputs, or was wrapped already.
         """
-        if self._eigenvectors is None or not output.requires_grad:
+        if not self._blocks or not output.requires_grad:
             return output
+        self.watch.refuse_wrapped(output)
+        self._move_to(output.device)
         full_precision = torch.autocast(output.device.type, enabled=False)
-        with full_precision:
-            V, M = self._factors(output, index)
+        with full_precision, torch.no_grad():
+            factors = self._factors(output, index)
+        strength = self.strength
 
         def precondition(c: Tensor) -> Tensor:
-            columns = c.reshape(len(c), -1).to(V.dtype)
+            columns = c.reshape(len(c), -1).to(factors[0].removed)
             with full_precision:
-                return torch.addmm(columns, V, M @ (V.T @ columns), alpha=-self.strength).reshape(c.shape).to(c.dtype)
+                return self._apply(factors, columns, strength).reshape(c.shape).to(c.dtype)
 
         wrapped = output.view_as(output)  # the hook must not reach whatever else uses `output`
-        wrapped.register_hook(precondition)
+        self.watch.over(output, wrapped, precondition)
         return wrapped
 
-    def _factors(self, output: Tensor, index: Tensor | None) -> tuple[Tensor, Tensor]:
-        """V [n, k] and M [k, k] of the batch, on the output's device: ``S = I - V M V^T``."""
-        self._move_to(output.device)
-        table, ratio = self._eigenvectors, self._ratio
-        assert table is not None
-        assert ratio is not None
-        if index is None:
-            if len(output) != len(table):
-                raise InputError(
-                    f"A batch of {len(output)} rows meets a spectrum of {len(table)} training points: "
-                    "pass each sample's row among them, S(output, index)."
-                )
-            return table, torch.diag(1 - ratio)
-        if len(index) != len(output):
+    def _apply(self, factors: list[RowFactors], c: Float[Tensor, "n C"], strength: float) -> Float[Tensor, "n C"]:
+        if self.outputs == "each":
+            return torch.cat([S.apply(c[:, j : j + 1], strength) for j, S in enumerate(factors)], 1)
+        return factors[0].apply(c.reshape(-1, 1) if self.outputs == "full" else c, strength).reshape(c.shape)
+
+    def _factors(self, output: Tensor, index: Tensor | None) -> list[RowFactors]:
+        """S of every kernel on the rows of the batch, on the output's device."""
+        C = output[0].numel() if len(output) else 0
+        N = self._points(C)
+        if index is None and len(output) != N:
+            raise InputError(
+                f"A batch of {len(output)} rows meets a spectrum of {N} training points: "
+                "pass each sample's row among them, S(output, index)."
+            )
+        if index is not None and len(index) != len(output):
             raise InputError(f"index has {len(index)} entries for a batch of {len(output)} rows; it needs one per row.")
-        # A full batch sends the same tensor at every step; its version counts changes made to it in place.
-        if self._last is None or self._last[0] is not index or self._last[1] != index._version:
-            if len(index) and not 0 <= int(index.min()) <= int(index.max()) < len(table):
+        now = stamp(index)
+        # A full batch sends the same tensor at every step.
+        if self._last is not None and self._last[0] == now and self.curvature is None:
+            return self._last[1]
+        if index is not None:
+            if len(index) and not 0 <= int(index.min()) <= int(index.max()) < N:
                 raise InputError(
                     f"index reaches from {int(index.min())} to {int(index.max())}; "
-                    f"the spectrum has rows 0 to {len(table) - 1}, one per training point."
+                    f"the spectrum has rows 0 to {N - 1}, one per training point."
                 )
-            self._last = (index, index._version, batch_factors(table[index], ratio))
-        return self._last[2]
+            index = index.to(output.device)
+        H = (
+            None
+            if self.curvature is None
+            else self.curvature(output.detach().reshape(len(output), -1).to(self._blocks[0][0]))
+        )
+        factors = [_on_rows(table, ratio, N, index, H) for table, ratio in self._blocks]
+        self._last = (now, factors)
+        return factors
+
+    def _points(self, C: int) -> int:
+        """N, if the spectrum is one of C outputs."""
+        rows = len(self._blocks[0][0])
+        expected = len(self._blocks) if self.outputs == "each" else self._C
+        if (C and expected not in (None, C)) or (self.outputs == "full" and C and rows % C):
+            raise InputError(
+                f"The spectrum is that of a network with {expected or 'other'} outputs, and this batch has {C}: "
+                "refresh S with the network that is trained."
+            )
+        return rows // C if self.outputs == "full" and C else rows
+
+    def _check_network(self, network: nn.Module) -> None:
+        if self._fingerprint is not None and (self._checked is None or self._checked() is not network):
+            guest.check_same_network(network, self._fingerprint)
+            self._checked = weakref.ref(network)
 
     def _move_to(self, device: torch.device) -> None:
-        if self._eigenvectors is not None and self._ratio is not None and self._eigenvectors.device != device:
-            self._eigenvectors, self._ratio = self._eigenvectors.to(device), self._ratio.to(device)
+        if device.type == "meta":
+            raise InputError("The batch is on the device 'meta', which holds no numbers; move the network to another.")
+        if self._blocks[0][0].device != device:
+            self._blocks = [(table.to(device), ratio.to(device)) for table, ratio in self._blocks]
             self._last = None
 
     def state_dict(self) -> dict[str, Any]:
-        """Tensors only; loads under ``weights_only=True``."""
-        return super().state_dict() | {"eigenvectors": self._eigenvectors, "ratio": self._ratio}
+        """Tensors and primitives only; loads under ``weights_only=True``."""
+        return super().state_dict() | {
+            "eigenvectors": [table for table, _ in self._blocks],
+            "ratio": [ratio for _, ratio in self._blocks],
+            "fingerprint": self._fingerprint,
+            "outputs": self._C,
+        }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> Self:
         """Restore what `state_dict` returned."""
-        self._eigenvectors, self._ratio, self._last = state_dict["eigenvectors"], state_dict["ratio"], None
+        self._blocks = list(zip(state_dict["eigenvectors"], state_dict["ratio"], strict=True))
+        self._fingerprint, self._C = state_dict["fingerprint"], state_dict["outputs"]
+        self._last = self._checked = self._own = None
         return super().load_state_dict(state_dict)
 
 
-def batch_factors(rows: Float[Tensor, "n k"], ratio: Float[Tensor, " k"]) -> tuple[Tensor, Tensor]:
-    """V and M with ``I - V M V^T = I - Q diag(1 - ratio) Q^T``, Q the rows orthonormalised in the order of the modes.
+def _block(spectrum: Spectrum, spectral_map: SpectralMap, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    for name, values in (("eigenvalues", spectrum.eigenvalues), ("eigenvectors", spectrum.eigenvectors)):
+        if not bool(torch.isfinite(values).all()):
+            raise InputError(f"The spectrum's {name} are not all finite; S keeps what it had. Compute it anew.")
+    # By rows: those of a batch are gathered seven times faster than from a table that lies by columns.
+    table = spectrum.eigenvectors.to(dtype).contiguous()
+    return table, spectrum.ratio(spectral_map).to(table)
 
-    With ``rows^T rows = L L^T``, ``Q = rows L^-T`` and so ``M = L^-T diag(1 - ratio) L^-1``: Q is never formed. A batch
-    with fewer rows than modes, or rows that are nearly dependent, takes V = Q from a QR decomposition.
-    """
-    L = safe_cholesky(rows)
-    if L is None:
-        Q, _ = torch.linalg.qr(rows)
-        return Q, torch.diag(1 - ratio[: Q.shape[1]])
-    inverse = torch.linalg.solve_triangular(L, torch.eye(len(L), dtype=L.dtype, device=L.device), upper=False)
-    return rows, inverse.T @ ((1 - ratio)[:, None] * inverse)
+
+def _check_orthonormal(spectrum: Spectrum) -> None:
+    """V^T V z = z for a random z: S = I - V diag(1 - ratio) V^T could have negative eigenvalues otherwise."""
+    V = spectrum.eigenvectors
+    z = random_block(V.shape[1], 1, V.device).to(V)
+    if float((V.T @ (V @ z) - z).norm() / z.norm()) > 1e-3:
+        raise InputError(
+            "The spectrum's eigenvectors are not orthonormal, and S might not be positive definite; "
+            "use Spectrum.from_kernel, or orthonormal_columns."
+        )
+
+
+def _on_rows(table: Tensor, ratio: Tensor, N: int, index: Tensor | None, H: Tensor | None) -> RowFactors:
+    """S of one kernel on the rows of a batch."""
+    rows = table
+    if index is not None:
+        per_point = table.reshape(N, -1, table.shape[1])
+        rows = per_point.flatten(1)[index].reshape(-1, table.shape[1])
+    if H is not None:
+        return curved_factors(rows, H.to(rows), ratio)
+    return RowFactors(rows, rows, 1 - ratio) if index is None else row_factors(rows, ratio)

@@ -11,6 +11,9 @@ from torch import Tensor
 from spectrain import InputError, SpectrainWarning, Spectrum, choose_landmarks, empirical_ntk
 from spectrain.models import mlp
 from spectrain.preconditioners import Landmarks, interpolate_grid
+from spectrain.preconditioners import landmarks as landmarks_module
+from spectrain.preconditioners.interpolation import NEIGHBOURS, scattered_interpolator
+from spectrain.preconditioners.placement import farthest_points, leverage_points
 
 
 def grid(rows: int, columns: int) -> Tensor:
@@ -59,19 +62,23 @@ def test_interpolation_along_an_axis_of_few_nodes(size: int) -> None:
     )
 
 
-@pytest.mark.parametrize("extension", ["interpolate", "nystrom"])
-def test_extended_modes_are_those_of_the_full_kernel(extension: str) -> None:
+@pytest.mark.parametrize(
+    ("extension", "placement"),
+    [("interpolate", "grid"), ("interpolate", "farthest"), ("nystrom", "random"), ("nystrom", "leverage")],
+)
+def test_extended_modes_are_those_of_the_full_kernel(extension: str, placement: str) -> None:
     """Leading eigenspaces from a quarter of the points against the dense eigh of the kernel on all of them."""
     torch.manual_seed(0)
     x = grid(24, 24).double()
     network = mlp(2, 1, width=64, depth=2).double()
-    landmarks = choose_landmarks(x, 144, extension=extension, grid_shape=(24, 24))
+    landmarks = choose_landmarks(x, 144, extension=extension, landmarks=placement, grid_shape=(24, 24))
     extended = landmarks.extend(landmarks.spectrum(network, 8), x, network)
     full = Spectrum.from_kernel(empirical_ntk(network, x), rank=8)
     assert extended.eigenvectors.shape == (576, 8)
     overlap = torch.linalg.svdvals(full.eigenvectors[:, :4].T @ extended.eigenvectors)
     assert overlap.min() > 0.98
-    torch.testing.assert_close(extended.eigenvalues[:3], full.eigenvalues[:3], rtol=0.15, atol=0)
+    if placement != "leverage":  # eigenvalues are those of the landmarks' own density
+        torch.testing.assert_close(extended.eigenvalues[:3], full.eigenvalues[:3], rtol=0.15, atol=0)
 
 
 def test_exact_landmarks_give_the_kernel_of_all_points() -> None:
@@ -87,6 +94,87 @@ def test_more_landmarks_than_points_warns_and_uses_all() -> None:
         assert len(choose_landmarks(grid(6, 6), 100).points) == 36
 
 
+def test_points_of_few_dimensions_are_interpolated_and_others_are_not() -> None:
+    def extension(x: object) -> str:
+        return choose_landmarks(x, 10).extension
+
+    assert [extension(torch.rand(50, d)) for d in (1, 2, 4, 5)] == ["interpolate"] * 3 + ["nystrom"]
+    assert extension(torch.rand(50, 3, 2)) == "nystrom"
+    assert extension(torch.randint(9, (50, 3))) == "nystrom"
+    assert extension((torch.rand(50, 2), torch.rand(50, 3))) == "nystrom"
+
+
+@pytest.mark.parametrize("d", [1, 2, 3, 4])
+def test_scattered_interpolation_is_exact_at_landmarks_and_for_constants(d: int) -> None:
+    x = torch.rand(300, d, dtype=torch.float64)
+    values = torch.rand(80, 3, dtype=torch.float64)
+    found = scattered_interpolator(x[:80], x)(values)
+    torch.testing.assert_close(found[:80], values, rtol=0, atol=1e-10)
+    ones = scattered_interpolator(x[:80], x)(torch.ones(80, 1, dtype=torch.float64))
+    torch.testing.assert_close(ones, torch.ones_like(ones), rtol=0, atol=1e-10)
+
+
+def test_scattered_interpolation_solves_the_radial_system_of_the_nearest_landmarks() -> None:
+    generator = torch.Generator().manual_seed(0)
+    nodes, x = (torch.rand(size, 2, dtype=torch.float64, generator=generator) for size in (40, 1))
+    near = torch.cdist(x, nodes)[0].argsort()[:NEIGHBOURS]
+    A = torch.ones(NEIGHBOURS + 1, NEIGHBOURS + 1, dtype=torch.float64)
+    A[:-1, :-1], A[-1, -1] = -torch.cdist(nodes[near], nodes[near]), 0
+    b = torch.cat([-torch.cdist(x, nodes[near])[0], torch.ones(1)])
+    expected = torch.zeros(1, 40, dtype=torch.float64)
+    expected[0, near] = torch.linalg.inv(A)[:-1] @ b
+    found = scattered_interpolator(nodes, x)(torch.eye(40, dtype=torch.float64))
+    torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+
+
+def test_weights_are_computed_once_for_the_same_points(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = []
+    for name in ("grid_interpolator", "scattered_interpolator"):
+        original = getattr(landmarks_module, name)
+        monkeypatch.setattr(landmarks_module, name, lambda *a, make=original: made.append(1) or make(*a))
+    x = grid(12, 12)
+    for grid_shape in ((12, 12), None):
+        landmarks = choose_landmarks(x, 36, grid_shape=grid_shape)
+        for _ in range(3):
+            landmarks.interpolate(torch.rand(36, 2), x)
+        landmarks.interpolate(torch.rand(36, 2), x[:50])
+        assert len(made) == 2
+        made.clear()
+
+
+def test_weights_follow_points_that_change_in_place() -> None:
+    x = torch.rand(60, 2)
+    landmarks = choose_landmarks(x, 20)
+    before = landmarks.interpolate(landmarks.points, x)
+    x.mul_(0.5)
+    assert not torch.equal(landmarks.interpolate(landmarks.points, x), before)
+
+
+def test_farthest_points_are_greedy_k_centers() -> None:
+    x = torch.rand(60, 3, generator=torch.Generator().manual_seed(1))
+    chosen = farthest_points(x, 12, torch.Generator().manual_seed(0))
+    assert len(chosen.unique()) == 12
+    for j in range(1, 12):  # each one is as far from those before it as any point is
+        distances = torch.cdist(x, x[chosen[:j]]).min(1).values
+        assert distances[chosen[j]] >= distances.max() - 1e-6
+
+
+def test_farthest_points_stop_where_points_repeat() -> None:
+    x = torch.rand(5, 2).repeat(10, 1)
+    landmarks = choose_landmarks(x, 20)
+    assert landmarks.count == 5
+    assert torch.isfinite(landmarks.interpolate(torch.rand(5, 2), x)).all()
+
+
+def test_leverage_prefers_the_lone_points() -> None:
+    generator = torch.Generator().manual_seed(0)
+    crowd = torch.randn(570, 3, generator=generator) * 0.05 + torch.tensor([1.0, 0, 0])
+    alone = torch.randn(30, 3, generator=generator) * 3
+    chosen = leverage_points(torch.cat([crowd, alone]), 60, generator)
+    assert len(chosen.unique()) == 60
+    assert int((chosen >= 570).sum()) > 10  # 3 on average in a uniform sample
+
+
 def test_scattered_points_take_a_subset_without_touching_the_global_generator() -> None:
     x = torch.rand(50, 5)
     state = torch.get_rng_state()
@@ -99,8 +187,16 @@ def test_scattered_points_take_a_subset_without_touching_the_global_generator() 
 def test_wrong_extensions_are_refused() -> None:
     with pytest.raises(InputError, match="allowed: auto, interpolate, nystrom, exact"):
         choose_landmarks(grid(4, 4), 4, extension="nystroem")
-    with pytest.raises(InputError, match="nystrom for scattered points"):
-        choose_landmarks(torch.rand(20, 3), 4, extension="interpolate")
+    with pytest.raises(InputError, match="nystrom for images"):
+        choose_landmarks(torch.rand(20, 3, 2), 4, extension="interpolate")
+    with pytest.raises(InputError, match="allowed: auto, grid, random, farthest, leverage"):
+        choose_landmarks(grid(4, 4), 4, landmarks="kmeans")
+    with pytest.raises(InputError, match="farthest for scattered points"):
+        choose_landmarks(grid(4, 4), 4, landmarks="grid")
+    with pytest.raises(InputError, match=r"landmarks=random"):
+        choose_landmarks({"tokens": torch.zeros(20, 3, dtype=torch.long)}, 4, landmarks="farthest")
+    with pytest.warns(SpectrainWarning, match="in 6 dimensions"):
+        choose_landmarks(torch.rand(20, 6), 4, extension="interpolate")
 
 
 def test_a_kernel_that_is_not_finite_is_refused() -> None:
