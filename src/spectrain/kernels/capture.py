@@ -69,13 +69,18 @@ def record(network: Network, x: Inputs, rest: frozenset[str]) -> tuple[Float[Ten
     unknown = _leaves_reached(f, network.params) - rest
     if unknown:
         raise UnknownUseError(unknown)
-    for use in tape.uses:
+    check_inputs(tape.uses)
+    return f, tape.uses
+
+
+def check_inputs(uses: Sequence[Use]) -> None:
+    """Refuse layers whose recorded input has changed since."""
+    for use in uses:
         if use.a is not None and use.a._version != use.version:
             raise InputError(
                 f"The input of the layer with parameters {', '.join(sorted(use.parameters))} is changed in place after "
                 "the layer has read it. Write that operation out of place."
             )
-    return f, tape.uses
 
 
 def capture(network: Network, x: Inputs, plan: Plan) -> Factors:
@@ -91,7 +96,7 @@ def capture(network: Network, x: Inputs, plan: Plan) -> Factors:
 
 def factors_of(f: Float[Tensor, "n C"], uses: Sequence[Use], plan: Plan) -> Factors:
     """Factors from recorded uses, by one backward per output."""
-    return assemble(uses, _output_gradients(f, uses, plan), f.shape[0], plan)
+    return assemble(uses, output_gradients(f, uses, plan), f.shape[0], plan)
 
 
 def _leaves_reached(f: Tensor, params: Mapping[str, Tensor]) -> frozenset[str]:
@@ -110,13 +115,13 @@ def _leaves_reached(f: Tensor, params: Mapping[str, Tensor]) -> frozenset[str]:
     return frozenset(found)
 
 
-def _output_gradients(f: Tensor, uses: Sequence[Use], plan: Plan) -> list[Tensor]:
-    """d f_c / d z at every use, the points first: a list of [n, C, ...]."""
+def output_gradients(f: Tensor, uses: Sequence[Use], plan: Plan, *, keep_graph: bool = False) -> list[Tensor]:
+    """d f_c / d z at every use, the points first: a list of [n, C, ...]; `keep_graph` for another backward."""
     targets, n = cotangents(f, plan.outputs), f.shape[0]
     found: list[Tensor] = []
     edges = [use.edge for use in uses]
     for c, target in enumerate(targets):
-        grads = gradients(target.sum(), edges, keep_graph=c + 1 < len(targets))
+        grads = gradients(target.sum(), edges, keep_graph=keep_graph or c + 1 < len(targets))
         for u, (use, layout) in enumerate(zip(uses, plan.layouts, strict=True)):
             grad = grads[u]
             rows = layout.points_first(f.new_zeros(1).expand(use.shape) if grad is None else grad, n)

@@ -101,7 +101,7 @@ class Network:
 
     def __call__(self, params: Mapping[str, Tensor], x: Inputs) -> Float[Tensor, "n C"]:
         """The module's outputs, flattened to [n, C]."""
-        args, kwargs = _arguments(x)
+        args, kwargs = arguments(x)
         output = torch.func.functional_call(self.module, {**self.constants, **params}, args, kwargs)
         name = type(self.module).__name__
         if not isinstance(output, Tensor):
@@ -117,7 +117,8 @@ class Network:
         return output.reshape(n, -1)
 
 
-def _arguments(x: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def arguments(x: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments of a call of the module with x."""
     if isinstance(x, dict):
         return (), x
     return (tuple(x), {}) if isinstance(x, (tuple, list)) else ((x,), {})
@@ -162,7 +163,7 @@ def undisturbed(network: Network) -> Iterator[None]:
         stack.enter_context(torch.random.fork_rng(devices=cuda))
         stack.enter_context(torch.autocast(network.device.type, enabled=False))
         stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.enter_context(_without_checkpointing())
+        stack.enter_context(without_checkpointing())
         stack.callback(torch.set_float32_matmul_precision, precision)
         torch.set_float32_matmul_precision("highest")
         yield
@@ -181,7 +182,7 @@ def _once(*args: Any, **kwargs: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _without_checkpointing() -> Iterator[None]:
+def without_checkpointing() -> Iterator[None]:
     """Checkpointed segments run as they are: run again during backward, they would meet the module's own parameters."""
     places = {"CheckpointFunction": _Plain, "_checkpoint_without_reentrant_generator": _once}
     before = {name: getattr(checkpointing, name) for name in places if hasattr(checkpointing, name)}
