@@ -47,9 +47,7 @@ class LivePlan:
         )
 
 
-def plan_live(
-    module: nn.Module, x: Inputs, outputs: str, *, last: bool = False, by_jacobian: bool = False
-) -> LivePlan:
+def plan_live(module: nn.Module, x: Inputs, outputs: str, *, last: bool = False, by_jacobian: bool = False) -> LivePlan:
     """Look at the module on the first few points of x.
 
     `last` takes the parameters of its last layer alone, `by_jacobian` uses no rule for any of them. Raises InputError

@@ -63,7 +63,8 @@ def nystrom_root(columns: Float[Tensor, "n m"], rows: Integer[Tensor, " m"]) -> 
     while True:
         L, info = torch.linalg.cholesky_ex(W + shift * torch.eye(len(W), dtype=W.dtype, device=W.device))
         if not bool(info):
-            return torch.linalg.solve_triangular(L.T.to(columns.dtype), columns, upper=True, left=False)
+            root: Tensor = torch.linalg.solve_triangular(L.T.to(columns.dtype), columns, upper=True, left=False)
+            return root
         if not bool(shift < trace):
             raise LinAlgError("the kernel of the batch is not positive semi-definite")
         shift = 10 * shift

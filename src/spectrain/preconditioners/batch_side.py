@@ -196,9 +196,7 @@ class _OnePass(torch.autograd.Function):
     """The network's output, cut from its graph: what comes back to it reaches the parameters by `pull` alone."""
 
     @staticmethod
-    def forward(
-        ctx: Any, output: Tensor, pull: Callable[[Tensor], Sequence[Tensor]], *parameters: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, output: Tensor, pull: Callable[[Tensor], Sequence[Tensor]], *parameters: Tensor) -> Tensor:
         ctx.pull = pull
         return output.clone()
 

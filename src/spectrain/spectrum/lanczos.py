@@ -13,7 +13,6 @@ from torch import Tensor
 from spectrain.errors import InputError
 from spectrain.spectrum.solvers import Eigenpairs, Matrix, eigh_robust, random_block
 
-
 _TEST_EVERY = 4  # steps between two looks at whether f(A) c still changes
 
 
@@ -77,7 +76,8 @@ def apply_function(
     if not bool(norm > 0):
         return c
     alpha, beta, Q = tridiagonalise(A, c, max_steps, settled)
-    return norm * (Q @ _function_of(alpha, beta, f).to(Q.dtype))
+    result: Tensor = norm * (Q @ _function_of(alpha, beta, f).to(Q.dtype))
+    return result
 
 
 def _function_of(alpha: Tensor, beta: Tensor, f: Callable[[Tensor], Tensor]) -> Float[Tensor, "s"]:
