@@ -79,8 +79,8 @@ def spans(n: int, size: int) -> list[slice]:
     return [slice(a, b) for a, b in pairwise([*range(0, n, max(1, size)), n])]
 
 
-def _tile(K: Tensor) -> int:
-    return _CPU_TILES[K.shape[0] > 1024] if K.device.type == "cpu" else _GPU_TILE
+def _tile(K: Tensor, symmetric: bool = True) -> int:
+    return _CPU_TILES[K.shape[0] > 1024 or not symmetric] if K.device.type == "cpu" else _GPU_TILE
 
 
 def _wide(rows: slice, E: int) -> slice:
@@ -91,7 +91,7 @@ def _add_positions(K: Float[Tensor, "nE mE"], pair: Pair, E: int) -> None:
     left, right = pair.left, pair.right
     T1, T2 = left.sizes.positions, right.sizes.positions
     per_pair = T1 * T2 * (1 + 2 * E * E) * left.itemsize
-    size = int(min(_tile(K), max(1.0, (pair.workspace / per_pair) ** 0.5)))
+    size = int(min(_tile(K, pair.symmetric), max(1.0, (pair.workspace / per_pair) ** 0.5)))
     for i, j in tiles(left.n, right.n, size, pair.symmetric):
         one, two = left.rows(i), right.rows(j)
         aa = one.input_gram(two)

@@ -47,19 +47,22 @@ class LivePlan:
         )
 
 
-def plan_live(module: nn.Module, x: Inputs, outputs: str, *, last: bool = False, by_jacobian: bool = False) -> LivePlan:
+def plan_live(
+    module: nn.Module, x: Inputs, outputs: str, *, layers: int | None = None, by_jacobian: bool = False
+) -> LivePlan:
     """Look at the module on the first few points of x.
 
-    `last` takes the parameters of its last layer alone, `by_jacobian` uses no rule for any of them. Raises InputError
-    for networks without a kernel, as `empirical_ntk` does.
+    `layers` takes the parameters of that many last layers alone, in the order in which they run; `by_jacobian` uses no
+    rule for any parameter. Raises InputError for networks without a kernel, as `empirical_ntk` does.
     """
     network = Network(module)
     with undisturbed(network):
-        if last:
+        if layers is not None:
             uses = look(network, x, outputs, frozenset(), strict=False).plan.uses
             if not uses:
-                raise InputError("No layer of the network has a rule, so its last layer is unknown: use layers='all'.")
-            network = Network(module, params=[name for name in uses[-1] if name])
+                raise InputError("No layer of the network has a rule, so its last ones are unknown: use layers=null.")
+            last = list(dict.fromkeys(reversed(uses)))[:layers]
+            network = Network(module, params=[name for names in last for name in names if name])
         rest = frozenset(network.params) if by_jacobian else frozenset[str]()
         return LivePlan(network, look(network, x, outputs, rest, strict=False))
 
@@ -106,11 +109,19 @@ def pull_parameters(
     """
     gradients: dict[str, Tensor] = {}
     for names, factor in factors.items():
-        # A weight with its bias splits into the two, in the order of their names.
-        for name, part in zip(names, factor.split(), strict=True):
-            w = parameters[name]
-            gradients[name] = part.pull(s.to(part.tensors()[-1].dtype).view(-1, 1, 1)).view(w.shape).to(w.dtype)
+        for name, gradient in zip(names, _pull(factor, s), strict=True):
+            gradients[name] = gradient.view(parameters[name].shape).to(parameters[name].dtype)
     return gradients
+
+
+def _pull(factor: Factor, s: Float[Tensor, " n"]) -> tuple[Tensor, ...]:
+    """The gradient of a weight, and of its bias if the factor has one: (s b)^T a and the sum of s b."""
+    s = s.to(factor.tensors()[-1].dtype)
+    if not isinstance(factor, Outer):
+        return (factor.pull(s.view(-1, 1, 1)),)
+    sb = (s.view(-1, 1, 1) * factor.b[:, 0]).flatten(0, 1)
+    weight = sb.T @ factor.a.flatten(0, 1)
+    return (weight, factor.bias * sb.sum(0)) if factor.bias else (weight,)
 
 
 def _cast(factor: Factor, dtype: torch.dtype) -> Factor:

@@ -33,7 +33,7 @@ def batch_kernel(factors: Factors, landmarks: int | None) -> Matrix:
 
 
 def chosen_rows(n: int, m: int) -> Integer[Tensor, " m"]:
-    """m of the n rows of a batch: at random, since a batch may be in order, and always the same, so none to remember."""
+    """m of n rows: at random, since a batch may be in order, and always the same ones, so that none is remembered."""
     return torch.randperm(n, generator=torch.Generator().manual_seed(0))[:m]
 
 

@@ -26,7 +26,6 @@ from spectrain.spectral_maps.base import checked_ratio
 from spectrain.spectrum.lanczos import apply_function
 from spectrain.spectrum.solvers import Matrix
 
-LAYERS = ("all", "last")
 OUTPUTS = ("sum", "trace")
 T = TypeVar("T")
 
@@ -44,8 +43,8 @@ class BatchPreconditioner(Preconditioner):
     last one: a map that cuts at the smallest eigenvalue given cuts there. A map that counts modes is refused.
 
     Args:
-        layers: "all", or "last": the kernel of the last layer's parameters alone, which needs no backward pass of its
-            own and costs next to nothing.
+        layers: the kernel of the parameters of that many last layers alone: for one or two of them it needs hardly any
+            backward pass of its own. None takes all parameters.
         landmarks: m, points of the batch by whose columns K is approximated (Nystroem); None takes all of K.
         floor: in units of the largest eigenvalue.
         outputs: for C > 1, "sum" (of sum_c f_c / sqrt(C), one more backward pass) or "trace" (C more).
@@ -61,7 +60,7 @@ class BatchPreconditioner(Preconditioner):
         self,
         spectral_map: SpectralMap,
         *,
-        layers: str = "all",
+        layers: int | None = 2,
         landmarks: int | None = 256,
         floor: float = 1e-5,
         outputs: str = "sum",
@@ -69,13 +68,13 @@ class BatchPreconditioner(Preconditioner):
         tolerance: float = 1e-2,
     ) -> None:
         super().__init__(spectral_map)
-        for name, value, allowed in (("layers", layers, LAYERS), ("outputs", outputs, OUTPUTS)):
-            if value not in allowed:
-                raise InputError(f"preconditioner.{name}={value!r} is not known; allowed: {', '.join(allowed)}.")
+        if outputs not in OUTPUTS:
+            raise InputError(f"preconditioner.outputs={outputs!r} is not known; allowed: {', '.join(OUTPUTS)}.")
         if not 0 < floor < 1:
             raise InputError(f"preconditioner.floor={floor} must lie between 0 and 1: it is in units of lambda_1.")
-        if max_steps < 1 or not (landmarks is None or landmarks >= 1):
-            raise InputError(f"landmarks={landmarks} and max_steps={max_steps} must be at least 1.")
+        for name, value in (("layers", layers), ("landmarks", landmarks), ("max_steps", max_steps)):
+            if value is not None and value < 1:
+                raise InputError(f"preconditioner.{name}={value} must be a whole number of at least 1.")
         self.layers, self.landmarks, self.floor, self.outputs = layers, landmarks, floor, outputs
         self.max_steps, self.tolerance = max_steps, tolerance
         self.skipped_steps = 0
@@ -142,7 +141,7 @@ class BatchPreconditioner(Preconditioner):
         )
         seen = self._plan
         if by_jacobian or seen is None or seen[1].network.module is not inner or seen[0] != kind:
-            plan = plan_live(network, x, self.outputs, last=self.layers == "last", by_jacobian=by_jacobian)
+            plan = plan_live(network, x, self.outputs, layers=self.layers, by_jacobian=by_jacobian)
             seen = self._plan = (kind, plan)
         return seen[1]
 
@@ -153,7 +152,7 @@ class BatchPreconditioner(Preconditioner):
         that are differentiated too.
         """
         return (
-            self.layers == "all"
+            self.layers is None
             and f.shape[1] == 1
             and live.complete
             and network is live.network.module
@@ -221,6 +220,6 @@ def _check_local(spectral_map: SpectralMap, floor: float) -> None:
         local = False
     if not local:
         raise InputError(
-            f"preconditioner=batch knows Ritz values of the kernel, which cannot be counted, and the map {spectral_map} "
-            "counts eigenvalues. Use a map of the eigenvalue itself: power or flatten with rank=null, ridge, heat."
+            f"The map {spectral_map} counts eigenvalues, and each batch's own kernel is known by Ritz values, which "
+            "cannot be counted. Use a map of the eigenvalue itself: power or flatten with rank=null, ridge, heat."
         )

@@ -86,14 +86,14 @@ def test_what_is_complete(name: str, complete: bool) -> None:
 
 def test_the_last_layer_alone() -> None:
     module, x, _ = build("mlp")
-    live = plan_live(module, x, "sum", last=True)
+    live = plan_live(module, x, "sum", layers=1)
     output, uses = record_live(module, x, live)
     K = product(factors_live(output, uses, live, module, x))
     for p in list(module.parameters())[:-2]:
         p.requires_grad_(False)
     assert relative_error(K, kernel(module, x, outputs="sum")) < 1e-10
-    with pytest.raises(InputError, match="layers='all'"):
-        plan_live(nn.Bilinear(4, 3, 2).double(), (normal(5, 4), normal(5, 3)), "sum", last=True)
+    with pytest.raises(InputError, match="layers=null"):
+        plan_live(nn.Bilinear(4, 3, 2).double(), (normal(5, 4), normal(5, 3)), "sum", layers=1)
 
 
 def test_a_forward_that_takes_another_path_is_noticed() -> None:
