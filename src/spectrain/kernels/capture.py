@@ -3,7 +3,7 @@
 Legend: n points, C outputs, T positions, d inputs and o outputs of a layer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -102,17 +102,20 @@ def factors_of(f: Float[Tensor, "n C"], uses: Sequence[Use], plan: Plan) -> Fact
 def _leaves_reached(f: Tensor, params: Mapping[str, Tensor]) -> frozenset[str]:
     """The parameters that are leaves of f's autograd graph."""
     names = {id(p): name for name, p in params.items()}
-    found, seen, stack = set(), set(), [f.grad_fn]
+    return frozenset(names[id(leaf)] for leaf in leaves(f) if id(leaf) in names)
+
+
+def leaves(f: Tensor) -> Iterator[Tensor]:
+    """The leaves of f's autograd graph."""
+    seen, stack = set(), [f.grad_fn]
     while stack:
         node = stack.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        name = names.get(id(getattr(node, "variable", None)))
-        if name is not None:
-            found.add(name)
+        if hasattr(node, "variable"):
+            yield node.variable
         stack.extend(parent for parent, _ in node.next_functions)
-    return frozenset(found)
 
 
 def output_gradients(f: Tensor, uses: Sequence[Use], plan: Plan, *, keep_graph: bool = False) -> list[Tensor]:

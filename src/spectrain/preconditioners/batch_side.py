@@ -16,7 +16,7 @@ from torch.autograd.function import once_differentiable
 from torch.utils._pytree import tree_leaves
 
 from spectrain.errors import InputError, SpectrainWarning
-from spectrain.kernels.capture import UnknownUseError
+from spectrain.kernels.capture import UnknownUseError, leaves
 from spectrain.kernels.live import LivePlan, factors_live, plan_live, pull_parameters, record_live
 from spectrain.kernels.network import unwrap
 from spectrain.preconditioners.base import Preconditioner
@@ -98,12 +98,13 @@ class BatchPreconditioner(Preconditioner):
             live = self._look(network, x, by_jacobian=True)
             output, uses = record_live(network, x, live)
         f = output.reshape(len(output), -1)
-        factors = self._attempt(lambda: factors_live(f, uses, live, network, x)) if f.requires_grad else None
-        kernel = None if factors is None else self._attempt(lambda: batch_kernel(factors, self.landmarks))
+        with torch.autocast(f.device.type, enabled=False):
+            factors = self._attempt(lambda: factors_live(f, uses, live, network, x)) if f.requires_grad else None
+            kernel = None if factors is None else self._attempt(lambda: batch_kernel(factors, self.landmarks))
         if factors is None or kernel is None:
             return output
         precondition = partial(self._precondition, kernel)
-        if not self._in_one_pass(network, x, live, f):
+        if not self._in_one_pass(network, live, f):
             wrapped = output.view_as(output)  # the hook must not reach whatever else uses `output`
             wrapped.register_hook(precondition)
             return wrapped
@@ -145,19 +146,19 @@ class BatchPreconditioner(Preconditioner):
             seen = self._plan = (kind, plan)
         return seen[1]
 
-    def _in_one_pass(self, network: nn.Module, x: Any, live: LivePlan, f: Float[Tensor, "n C"]) -> bool:
+    def _in_one_pass(self, network: nn.Module, live: LivePlan, f: Float[Tensor, "n C"]) -> bool:
         """Whether the factors give all that the loss's own backward pass would, which is then left out.
 
         Not where someone else waits for that pass: a wrapper such as DistributedDataParallel, hooks on modules, inputs
-        that are differentiated too.
+        or tensors from outside the network that are differentiated too.
         """
         return (
             self.layers is None
             and f.shape[1] == 1
             and live.complete
             and network is live.network.module
-            and not any(leaf.requires_grad for leaf in tree_leaves(x) if isinstance(leaf, Tensor))
             and not any(module._backward_hooks or module._backward_pre_hooks for module in network.modules())
+            and {id(leaf) for leaf in leaves(f)} <= {id(p) for p in network.parameters()}
         )
 
     def _precondition(self, kernel: Matrix, c: Float[Tensor, "n *C"]) -> Float[Tensor, "n *C"]:
