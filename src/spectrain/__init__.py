@@ -11,6 +11,7 @@ from spectrain import spectral_maps
 from spectrain.errors import InputError, SpectrainWarning
 from spectrain.kernels import NTKOperator, empirical_ntk, infinite_width_ntk
 from spectrain.preconditioners import (
+    BatchPreconditioner,
     ParameterPreconditioner,
     SamplePreconditioner,
     apply_parameter,
@@ -24,6 +25,7 @@ from spectrain.spectrum import Spectrum
 __version__ = version("spectrain")
 
 __all__ = [
+    "BatchPreconditioner",
     "InputError",
     "KernelRegression",
     "ModifiedSpectrumKernel",

@@ -3,7 +3,7 @@
 Legend: n points, C outputs, T positions, d inputs and o outputs of a layer.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -69,13 +69,18 @@ def record(network: Network, x: Inputs, rest: frozenset[str]) -> tuple[Float[Ten
     unknown = _leaves_reached(f, network.params) - rest
     if unknown:
         raise UnknownUseError(unknown)
-    for use in tape.uses:
+    check_inputs(tape.uses)
+    return f, tape.uses
+
+
+def check_inputs(uses: Sequence[Use]) -> None:
+    """Refuse layers whose recorded input has changed since."""
+    for use in uses:
         if use.a is not None and use.a._version != use.version:
             raise InputError(
                 f"The input of the layer with parameters {', '.join(sorted(use.parameters))} is changed in place after "
                 "the layer has read it. Write that operation out of place."
             )
-    return f, tape.uses
 
 
 def capture(network: Network, x: Inputs, plan: Plan) -> Factors:
@@ -91,33 +96,39 @@ def capture(network: Network, x: Inputs, plan: Plan) -> Factors:
 
 def factors_of(f: Float[Tensor, "n C"], uses: Sequence[Use], plan: Plan) -> Factors:
     """Factors from recorded uses, by one backward per output."""
-    return assemble(uses, _output_gradients(f, uses, plan), f.shape[0], plan)
+    return assemble(uses, output_gradients(f, uses, plan), f.shape[0], plan)
 
 
 def _leaves_reached(f: Tensor, params: Mapping[str, Tensor]) -> frozenset[str]:
     """The parameters that are leaves of f's autograd graph."""
     names = {id(p): name for name, p in params.items()}
-    found, seen, stack = set(), set(), [f.grad_fn]
+    return frozenset(names[id(leaf)] for leaf in leaves(f) if id(leaf) in names)
+
+
+def leaves(f: Tensor) -> Iterator[Tensor]:
+    """The leaves of f's autograd graph."""
+    seen, stack = set(), [f.grad_fn]
     while stack:
         node = stack.pop()
         if node is None or node in seen:
             continue
         seen.add(node)
-        name = names.get(id(getattr(node, "variable", None)))
-        if name is not None:
-            found.add(name)
+        if hasattr(node, "variable"):
+            yield node.variable
         stack.extend(parent for parent, _ in node.next_functions)
-    return frozenset(found)
 
 
-def _output_gradients(f: Tensor, uses: Sequence[Use], plan: Plan) -> list[Tensor]:
-    """What every use keeps of d f_c / d z, the points first: a list of [n, C, ...]."""
+def output_gradients(f: Tensor, uses: Sequence[Use], plan: Plan, *, keep_graph: bool = False) -> list[Tensor]:
+    """What every use keeps of d f_c / d z, the points first: a list of [n, C, ...].
+
+    `keep_graph` leaves the graph for one backward more.
+    """
     targets, n = cotangents(f, plan.outputs), f.shape[0]
     if len(targets) == 1:
-        return kept_gradients(targets[0].sum(), f, uses, plan.layouts, keep_graph=False)
+        return kept_gradients(targets[0].sum(), f, uses, plan.layouts, keep_graph=keep_graph)
     found: list[Tensor] = []
     for c, target in enumerate(targets):
-        rows = kept_gradients(target.sum(), f, uses, plan.layouts, keep_graph=c + 1 < len(targets))
+        rows = kept_gradients(target.sum(), f, uses, plan.layouts, keep_graph=keep_graph or c + 1 < len(targets))
         found = found or [row.new_empty(n, len(targets), *row.shape[2:]) for row in rows]
         for u in range(len(uses)):
             found[u][:, c : c + 1] = rows[u]

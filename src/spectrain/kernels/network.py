@@ -79,6 +79,7 @@ class Network:
             for name, tensor in (everything | dict(self.module.named_buffers())).items()
             if name not in self.params
         }
+        self._aliases = _aliases(self.module)
 
     def _cast(self, tensor: Tensor) -> Tensor:
         # A buffer may be updated in place by the forward: a copy keeps the module's own as it was.
@@ -101,8 +102,11 @@ class Network:
 
     def __call__(self, params: Mapping[str, Tensor], x: Inputs) -> Float[Tensor, "n C"]:
         """The module's outputs, flattened to [n, C]."""
-        args, kwargs = _arguments(x)
-        output = torch.func.functional_call(self.module, {**self.constants, **params}, args, kwargs)
+        args, kwargs = arguments(x)
+        tensors = {**self.constants, **params}
+        tensors |= {alias: tensors[name] for alias, name in self._aliases.items()}
+        # torch's own tying leaves the stand-ins in a module that is used twice.
+        output = torch.func.functional_call(self.module, tensors, args, kwargs, tie_weights=False)
         name = type(self.module).__name__
         if not isinstance(output, Tensor):
             raise InputError(
@@ -117,10 +121,28 @@ class Network:
         return output.reshape(n, -1)
 
 
-def _arguments(x: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def arguments(x: Inputs) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments of a call of the module with x."""
     if isinstance(x, dict):
         return (), x
     return (tuple(x), {}) if isinstance(x, (tuple, list)) else ((x,), {})
+
+
+def _aliases(module: nn.Module) -> dict[str, str]:
+    """The other names of parameters and buffers that several modules hold, and the name of each in `params`.
+
+    A module that stands in several places is one module: it has its tensors once.
+    """
+    names: dict[int, str] = {}
+    aliases = {}
+    for prefix, child in module.named_modules():
+        own = child.named_parameters(recurse=False, remove_duplicate=False)
+        for local, tensor in (*own, *child.named_buffers(recurse=False, remove_duplicate=False)):
+            name = f"{prefix}.{local}" if prefix else local
+            first = names.setdefault(id(tensor), name)
+            if first != name:
+                aliases[name] = first
+    return aliases
 
 
 def _compute_dtype(dtypes: Sequence[torch.dtype]) -> torch.dtype:
@@ -162,7 +184,7 @@ def undisturbed(network: Network) -> Iterator[None]:
         stack.enter_context(torch.random.fork_rng(devices=cuda))
         stack.enter_context(torch.autocast(network.device.type, enabled=False))
         stack.enter_context(torch.compiler.set_stance("force_eager"))
-        stack.enter_context(_without_checkpointing())
+        stack.enter_context(without_checkpointing())
         stack.enter_context(_tensors_restored(network.module))
         stack.callback(torch.set_float32_matmul_precision, precision)
         torch.set_float32_matmul_precision("highest")
@@ -199,7 +221,7 @@ def _once(*args: Any, **kwargs: Any) -> Iterator[None]:
 
 
 @contextmanager
-def _without_checkpointing() -> Iterator[None]:
+def without_checkpointing() -> Iterator[None]:
     """Checkpointed segments run as they are: run again during backward, they would meet the module's own parameters."""
     places = {"CheckpointFunction": _Plain, "_checkpoint_without_reentrant_generator": _once}
     before = {name: getattr(checkpointing, name) for name in places if hasattr(checkpointing, name)}

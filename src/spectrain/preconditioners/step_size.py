@@ -125,7 +125,7 @@ def largest_diagonal(
     if preconditioner is not None and spectrum is not None:
         lowered = (1 - spectrum.ratio(preconditioner.spectral_map)) * spectrum.eigenvalues
         diagonal = diagonal - len(points) * (spectrum.eigenvectors**2 @ lowered).to(diagonal)
-    return C * float(diagonal.max())
+    return float(C * diagonal.max())
 
 
 def automatic_rate(
@@ -147,7 +147,8 @@ def automatic_rate(
     Raises:
         InputError: the loss is linear in the outputs, or the eigenvalue is not finite.
     """
-    modes = None if preconditioner is None else preconditioner._last_refresh
+    last = None if preconditioner is None else preconditioner._last_refresh
+    modes = None if last is None else (last[0].points, last[1])
     rate, _ = measure_rate(
         model, x, loss, preconditioner, index=index, batch_size=batch_size, momentum=momentum, modes=modes
     )

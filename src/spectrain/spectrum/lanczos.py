@@ -13,13 +13,19 @@ from torch import Tensor
 from spectrain.errors import InputError
 from spectrain.spectrum.solvers import Eigenpairs, Matrix, eigh_robust, random_block
 
+_TEST_EVERY = 4  # steps between two looks at whether f(A) c still changes
+
 
 def tridiagonalise(
-    A: Matrix, start: Float[Tensor, "n"], steps: int
+    A: Matrix,
+    start: Float[Tensor, "n"],
+    steps: int,
+    enough: Callable[[list[Tensor], list[Tensor]], bool] | None = None,
 ) -> tuple[Float[Tensor, "s"], Float[Tensor, "s"], Float[Tensor, "n s"]]:
     """alpha, beta and Q with Q^T A Q = tridiagonal(beta[:-1], alpha, beta[:-1]), with full reorthogonalisation.
 
-    Stops early, with fewer columns, at an invariant subspace. beta[-1] is the norm of the residual after the last step.
+    Stops early, with fewer columns, at an invariant subspace, or when `enough` of alpha and beta says so. beta[-1] is
+    the norm of the residual after the last step.
     """
     steps = min(steps, start.shape[0])
     # Rows, so that every step reads one contiguous block.
@@ -39,8 +45,46 @@ def tridiagonalise(
         scale = max(scale, float(alphas[-1].abs() + betas[-1]))
         if j + 1 == steps or float(betas[-1]) <= 10 * torch.finfo(w.dtype).eps * scale:
             break
+        if enough is not None and enough(alphas, betas):
+            break
         rows[j + 1] = w / betas[-1]
     return torch.stack(alphas), torch.stack(betas), rows[: len(alphas)].T
+
+
+def apply_function(
+    A: Matrix, c: Float[Tensor, "n"], f: Callable[[Tensor], Tensor], *, max_steps: int, tolerance: float
+) -> Float[Tensor, "n"]:
+    """f(A) c = |c| Q f(T) e_1, T = Q^T A Q from at most `max_steps` Lanczos steps that start at c.
+
+    f maps Ritz values (descending, float64) to numbers. Exact after n steps; stops sooner when four more steps change
+    the result by at most `tolerance` of its norm. c^T f(A) c stays positive for a positive f, however few the steps.
+    Source: Druskin and Knizhnerman 1989; Saad 1992 (SIAM J. Numer. Anal. 29).
+    """
+    before = torch.zeros(0, dtype=torch.float64, device=c.device)
+
+    def settled(alphas: list[Tensor], betas: list[Tensor]) -> bool:
+        nonlocal before
+        if len(alphas) % _TEST_EVERY:
+            return False
+        now = _function_of(torch.stack(alphas), torch.stack(betas), f)
+        change = now.clone()
+        change[: len(before)] -= before
+        before = now
+        return bool(change.norm() <= tolerance * now.norm())
+
+    norm = c.norm()
+    if not bool(norm > 0):
+        return c
+    alpha, beta, Q = tridiagonalise(A, c, max_steps, settled)
+    result: Tensor = norm * (Q @ _function_of(alpha, beta, f).to(Q.dtype))
+    return result
+
+
+def _function_of(alpha: Tensor, beta: Tensor, f: Callable[[Tensor], Tensor]) -> Float[Tensor, "s"]:
+    """f(T) e_1."""
+    values, Y = eigh_robust(_tridiagonal(alpha, beta))
+    values, Y = values.flip(0), Y.flip(1)
+    return Y @ (f(values) * Y[0])
 
 
 def lanczos_top_k(A: Matrix, rank: int, steps: int | None = None) -> Eigenpairs:
