@@ -87,6 +87,8 @@ RULES: dict[str, Rule] = {
     "model.features": positive_int,
     "model.scale": positive_float,
     "model.omega": positive_float,
+    "model.first_bias_scale": positive_float,
+    "model.sigma": positive_float,
     "model.activation": choice("relu", "tanh", "gelu", "sine"),
     "model.parameterization": choice("ntk", "standard"),
     "model.bias_scale": non_negative_float,
