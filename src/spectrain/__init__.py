@@ -10,12 +10,14 @@ from typing import Any
 from spectrain import spectral_maps
 from spectrain.errors import InputError, SpectrainWarning
 from spectrain.kernels import NTKOperator, empirical_ntk, infinite_width_ntk
-from spectrain.preconditioners import SamplePreconditioner, apply_sample, choose_landmarks
+from spectrain.preconditioners import AutoPreconditioner, Guard, SamplePreconditioner, apply_sample, choose_landmarks
 from spectrain.spectrum import Spectrum
 
 __version__ = version("spectrain")
 
 __all__ = [
+    "AutoPreconditioner",
+    "Guard",
     "InputError",
     "KernelRegression",
     "ModifiedSpectrumKernel",

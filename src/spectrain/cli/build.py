@@ -86,6 +86,7 @@ def build_module(cfg: DictConfig, network: nn.Module, data: Any, config_yaml: st
         schedule=schedule,
         scale_free=bool(cfg.optimizer.get("scale_free", False)),
         preconditioner=build(cfg, "preconditioner"),
+        guard=bool(cfg.get("guard", False)),
         metrics=ImageMetrics(data.image, data.heldout_mask),
         config_yaml=config_yaml,
         hparams=OmegaConf.to_container(cfg, resolve=True),

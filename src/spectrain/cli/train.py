@@ -31,6 +31,7 @@ from spectrain.cli.run_folder import choose_run_folder, load_checkpoint, make_ru
 from spectrain.cli.validation import validate
 from spectrain.errors import InputError
 from spectrain.lightning import (
+    AutoCallback,
     GracefulInterrupt,
     MetricsCSV,
     RandomState,
@@ -103,7 +104,7 @@ def fit(cfg: DictConfig, folder: Path) -> Run:
         warnings.simplefilter("ignore")  # it is said when the callback chooses them
         spectrum.landmarks(data, data.train_x)  # refuses what it must before anything is written
     history, interrupt = RunHistory(spectrum), GracefulInterrupt()
-    own = [history, spectrum, RandomState(), interrupt, TrainingProgress()]
+    own = [history, spectrum, AutoCallback(spectrum), RandomState(), interrupt, TrainingProgress()]
 
     trainer = build.build_trainer(cfg, [*own, *(c for c in callbacks if c is not spectrum)])
     make_run_folder(folder, cfg)  # from here on something is written

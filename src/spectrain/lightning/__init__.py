@@ -1,5 +1,6 @@
 """Module, callbacks, loggers: the only layer that imports the Trainer's side of Lightning, or wandb."""
 
+from spectrain.lightning.auto_callback import AutoCallback
 from spectrain.lightning.checkpoint_io import WholeCheckpoints
 from spectrain.lightning.history import RunHistory
 from spectrain.lightning.interrupt import GracefulInterrupt
@@ -10,6 +11,7 @@ from spectrain.lightning.random_state import RandomState
 from spectrain.lightning.spectrum_callback import SpectrumCallback
 
 __all__ = [
+    "AutoCallback",
     "GracefulInterrupt",
     "MetricsCSV",
     "RandomState",
