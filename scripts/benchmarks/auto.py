@@ -61,7 +61,7 @@ def run_cell(cell: dict[str, Any]) -> dict[str, Any]:
     network = getattr(models, cell["model"])(2, 1)
     models.center_output(network, data.target_mean)
     side, S = cell["side"], SamplePreconditioner(spectral_maps.power(0.7))
-    preconditioner = {"off": None, "auto": AutoPreconditioner([S])}.get(side, S)
+    preconditioner = None if side == "off" else AutoPreconditioner([S]) if side == "auto" else S
     module = WideNetworkModule(
         network,
         functools.partial(OPTIMIZERS[cell["optimizer"]], lr=RATES[cell["model"]]),

@@ -20,8 +20,8 @@ HARM, GAIN = 0.1, 0.5  # trust ratios below which S shrinks, above which it grow
 SHRINK, GROW = 0.5, 1.2
 REJECTED = 0.25  # what a rejected step does to the speed
 EXPLOSION = 2.0  # a loss this many times the last one is no step but an accident
-SUSPICION = 4.0  # the same between different batches, where it is only a reason to look
-CHECK_EVERY = 16  # steps between two looks at a minibatch's own loss after its step: a forward pass each
+ADAPTIVE_EXPLOSION = 10.0  # the same for adaptive optimizers, whose loss doubles and comes back in ordinary runs
+CHECK_EVERY = 16  # steps between two looks at a minibatch's own loss after its step, a forward pass each
 
 
 class Guard:
@@ -49,12 +49,15 @@ class Guard:
         t = (rho - 1/s) / (rho - 1),  so that  lambda_max(K S_t) = ((1 - t) rho + t) max g = max g / s,
 
     and with `rescale` the gradient is multiplied by s. That keeps lambda_max where the learning rate wants it: at the
-    rate that suits S, S_t alone is less stable than S. Adaptive optimizers set their own scale: rescale=False for them.
+    rate that suits S, S_t alone is less stable than S.
 
     A loss that is `EXPLOSION` times the last one, or not finite, rejects the step: weights, buffers and the optimizer's
     state go back to the last snapshot, s to a quarter, and the loss is evaluated anew. Snapshots are made as often as
-    costs one copy of the weights per step. With rescale=False nothing is shrunk or rejected once t is 0: the harm is
-    then the optimizer's own.
+    costs one copy of the weights per step.
+
+    Adaptive optimizers (Adam, SOAP, Muon: rescale=False) set their own scale, and the ratio of one of their steps says
+    little: it is momentum. For them only rejections count, at `ADAPTIVE_EXPLOSION`, and s grows with every step that
+    lowers the loss. Nothing is rejected once t is 0: the harm is then the optimizer's own.
 
     It must see all steps of `optimizer`; each step may evaluate the loss once (not L-BFGS).
     """
@@ -65,6 +68,7 @@ class Guard:
         self.preconditioner, self.rescale = preconditioner, rescale
         self.speed, self.rho = 1.0, 1.0
         self.shrunk_steps = self.rejected_steps = self.steps = 0
+        self._explosion = EXPLOSION if rescale else ADAPTIVE_EXPLOSION
         self._network, self._optimizer = network, optimizer
         self._evaluate: Callable[[], Tensor] | None = None
         self._x: Any = None
@@ -96,7 +100,7 @@ class Guard:
             value = float(loss.detach())
             if self._same:
                 loss = evaluate() if self._judge(value) else loss
-            elif not value <= SUSPICION * self._loss:
+            elif not value <= 2 * self._explosion * self._loss:
                 loss = self._look(value, evaluate)
         self._loss, self._predicted = float(loss.detach()), math.nan
         if self.rescale and loss.requires_grad:
@@ -105,13 +109,17 @@ class Guard:
 
     def _judge(self, value: float) -> bool:
         """Change the speed by what the last step did to the loss of its batch; whether the step was taken back."""
-        ratio = (self._loss - value) / self._predicted if self._predicted > 0 else math.nan
-        if not value <= EXPLOSION * self._loss and self._can_shrink:
+        if not value <= self._explosion * self._loss and self._can_shrink:
             assert self._snapshot is not None
             self._snapshot.restore()
             self._reject()
             return True
-        if ratio < HARM and self._can_shrink:
+        if not self.rescale:
+            if value < self._loss:
+                self._set_speed(GROW * self.speed)
+            return False
+        ratio = (self._loss - value) / self._predicted if self._predicted > 0 else math.nan
+        if ratio < HARM:
             self.shrunk_steps += 1
             self._set_speed(SHRINK * self.speed)
         elif ratio > GAIN:
@@ -125,7 +133,7 @@ class Guard:
         now = Snapshot(self._network, self._optimizer)
         self._snapshot.restore()
         loss = evaluate()
-        if not value <= EXPLOSION * float(loss.detach()):
+        if not value <= self._explosion * float(loss.detach()):
             self._reject()
             return loss
         now.restore()
@@ -158,7 +166,7 @@ class Guard:
         self._before = []
         decrease = -float(torch.stack(terms).sum()) if terms else 0.0
         self._predicted = decrease / self.speed if self.rescale else decrease
-        if not self._same and self.steps % CHECK_EVERY == 0 and self._evaluate is not None:
+        if self.rescale and not self._same and self.steps % CHECK_EVERY == 0 and self._evaluate is not None:
             with _undisturbed(self._network):
                 value = float(self._evaluate())
             self._judge(value)
