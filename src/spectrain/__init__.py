@@ -11,7 +11,9 @@ from spectrain import spectral_maps
 from spectrain.errors import InputError, SpectrainWarning
 from spectrain.kernels import NTKOperator, empirical_ntk, infinite_width_ntk
 from spectrain.preconditioners import (
+    AutoPreconditioner,
     BatchPreconditioner,
+    Guard,
     ParameterPreconditioner,
     SamplePreconditioner,
     apply_parameter,
@@ -25,7 +27,9 @@ from spectrain.spectrum import Spectrum
 __version__ = version("spectrain")
 
 __all__ = [
+    "AutoPreconditioner",
     "BatchPreconditioner",
+    "Guard",
     "InputError",
     "KernelRegression",
     "ModifiedSpectrumKernel",

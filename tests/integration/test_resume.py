@@ -68,7 +68,7 @@ def state(folder: Path) -> dict[str, Any]:
     for row in rows:
         del row["seconds"], row["cpu_seconds"]
     spectrum = {k: v for k, v in found["callbacks"]["SpectrumCallback"].items() if "seconds" not in k}
-    kept = ("state_dict", "optimizer_states", "lr_schedulers", "preconditioner", "global_step")
+    kept = ("state_dict", "optimizer_states", "lr_schedulers", "preconditioner", "guard", "global_step")
     return {
         **{key: found.get(key) for key in kept},
         "rows": rows,
@@ -89,6 +89,7 @@ def losses(folder: Path) -> list[tuple[str, str]]:
         (),
         ("data.batch_size=50", "optimizer=muon", "data.holdout=true"),
         ("optimizer=adam", "preconditioner=none", "schedule=constant"),
+        ("optimizer=sgd", "optimizer.lr=30", "preconditioner=auto", "guard=true", "spectrum.refresh=drift"),
         pytest.param(("optimizer=sgd", "data.batch_size=50", "model=siren"), marks=pytest.mark.slow),
         pytest.param(
             ("optimizer=adamw", "trainer.accumulate_grad_batches=2", "data.batch_size=20"), marks=pytest.mark.slow

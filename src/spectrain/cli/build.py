@@ -89,6 +89,7 @@ def build_module(cfg: DictConfig, network: nn.Module, data: Any, config_yaml: st
         schedule=schedule,
         scale_free=bool(cfg.optimizer.get("scale_free", False)),
         preconditioner=build(cfg, "preconditioner"),
+        guard=bool(cfg.get("guard", False)),
         metrics=ImageMetrics(data.image, data.heldout_mask),
         config_yaml=config_yaml,
         hparams=OmegaConf.to_container(cfg, resolve=True),
@@ -118,7 +119,9 @@ def build(cfg: DictConfig, key: str) -> Any:
     """What the ``_target_`` of a group makes; None when it is null (``preconditioner=none``, ``logger=none``)."""
     if not is_on(cfg, key):
         return None
-    settings = {name: cfg[key][name] for name in cfg[key] if name not in NOT_ARGUMENTS}
+    # Resolved while the rest of the configuration is at hand: a list of groups loses its parent on the way.
+    found: dict[str, Any] = dict(OmegaConf.to_container(cfg[key], resolve=True))  # type: ignore[arg-type]
+    settings = {name: value for name, value in found.items() if name not in NOT_ARGUMENTS}
     try:
         return _instantiate(settings)
     except InputError:

@@ -32,6 +32,7 @@ from spectrain.cli.run_folder import choose_run_folder, load_checkpoint, make_ru
 from spectrain.cli.validation import validate
 from spectrain.errors import InputError
 from spectrain.lightning import (
+    AutoCallback,
     AutomaticRate,
     GracefulInterrupt,
     MetricsCSV,
@@ -106,7 +107,7 @@ def fit(cfg: DictConfig, folder: Path) -> Run:
         warnings.simplefilter("ignore")  # it is said when the callback chooses them
         spectrum.landmarks(data, data.train_x)  # refuses what it must before anything is written
     history, interrupt = RunHistory(spectrum), GracefulInterrupt()
-    own = [history, spectrum, RandomState(), interrupt, TrainingProgress()]
+    own = [history, spectrum, AutoCallback(spectrum), RandomState(), interrupt, TrainingProgress()]
     if build.is_rate_automatic(cfg):
         own.insert(2, AutomaticRate(spectrum))
 

@@ -50,6 +50,11 @@ positive_float = Rule(lambda value: _is_number(value) and value > 0, "a finite n
 non_negative_float = Rule(
     lambda value: _is_number(value) and value >= 0, "a finite number of at least 0", is_float=True
 )
+share = Rule(
+    lambda value: _is_number(value) and 0 < value <= 1,
+    "a share of the run's time, above 0 and at most 1",
+    is_float=True,
+)
 finite_float = Rule(_is_number, "a finite number", is_float=True)
 size = Rule(
     lambda value: (
@@ -83,6 +88,7 @@ text_list = Rule(
 RULES: dict[str, Rule] = {
     "seed": seed,
     "figures": boolean,
+    "guard": boolean,
     "show_traceback": boolean,
     "allow_targets": text_list,
     "ckpt_path": optional(path),
@@ -106,6 +112,8 @@ RULES: dict[str, Rule] = {
     "model.features": positive_int,
     "model.scale": positive_float,
     "model.omega": positive_float,
+    "model.first_bias_scale": positive_float,
+    "model.sigma": positive_float,
     "model.activation": choice("relu", "tanh", "gelu", "sine"),
     "model.parameterization": choice("ntk", "standard"),
     "model.bias_scale": non_negative_float,
@@ -136,6 +144,8 @@ RULES: dict[str, Rule] = {
     "spectrum.extension": choice("auto", "interpolate", "nystrom", "exact"),
     "spectrum.landmarks": choice("auto", "grid", "random", "farthest", "leverage"),
     "preconditioner.outputs": choice("trace", "each", "full"),
+    "spectrum.refresh": choice("every", "drift", "budget"),
+    "spectrum.budget": share,
     "spectral_map.alpha": non_negative_float,
     "spectral_map.rank": optional(positive_int),
     "spectral_map.mu": positive_float,

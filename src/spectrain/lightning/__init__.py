@@ -1,5 +1,6 @@
 """Module, callbacks, loggers: the only layer that imports the Trainer's side of Lightning, or wandb."""
 
+from spectrain.lightning.auto_callback import AutoCallback
 from spectrain.lightning.automatic_rate import AutomaticRate
 from spectrain.lightning.checkpoint_io import WholeCheckpoints
 from spectrain.lightning.history import RunHistory
@@ -11,6 +12,7 @@ from spectrain.lightning.random_state import RandomState
 from spectrain.lightning.spectrum_callback import SpectrumCallback
 
 __all__ = [
+    "AutoCallback",
     "AutomaticRate",
     "GracefulInterrupt",
     "MetricsCSV",

@@ -4,7 +4,6 @@ Shapes: n training points, C outputs, k modes, B bands.
 """
 
 import csv
-import time
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,27 +17,6 @@ from spectrain.preconditioners import evaluating
 from spectrain.spectrum.measures import energy_per_band
 
 
-class Stopwatch:
-    """Wall and CPU seconds of this process between `start` and `stop`, summed."""
-
-    def __init__(self) -> None:
-        self.seconds = 0.0
-        self.cpu_seconds = 0.0
-        self._since: tuple[float, float] | None = None
-
-    def start(self) -> None:
-        """Run (again); does nothing when it is running."""
-        if self._since is None:
-            self._since = (time.perf_counter(), time.process_time())
-
-    def stop(self) -> None:
-        """Pause; does nothing when it is not running."""
-        if self._since is not None:
-            self.seconds += time.perf_counter() - self._since[0]
-            self.cpu_seconds += time.process_time() - self._since[1]
-            self._since = None
-
-
 class RunHistory(pl.Callback):
     """Keeps one row per validation, in memory and in the checkpoint, for the figures and the summary.
 
@@ -49,7 +27,7 @@ class RunHistory(pl.Callback):
 
     def __init__(self, spectrum: SpectrumCallback) -> None:
         self._spectrum = spectrum
-        self.clock = Stopwatch()
+        self.clock = spectrum.clock  # its refreshes keep to a share of this time
         self.rows: list[dict[str, float]] = []
         self.edges: list[int] = []
         self.loss, self.best_loss = float("nan"), float("inf")

@@ -17,7 +17,7 @@ import spectrain
 from spectrain.errors import InputError
 from spectrain.metrics import ImageMetrics
 from spectrain.optim import apply_scales, scaled_groups, switch_weights
-from spectrain.preconditioners import Preconditioner
+from spectrain.preconditioners import Guard, Preconditioner
 
 
 class WideNetworkModule(pl.LightningModule):
@@ -32,6 +32,7 @@ class WideNetworkModule(pl.LightningModule):
         loss: (output, y) -> scalar, a mean over the batch.
         scale_free: the optimizer's steps do not shrink with the gradient (Adam, Muon, SOAP): see `scaled_groups`.
         preconditioner: None trains without.
+        guard: shrink S, and take steps back, where it does harm: see `Guard`.
         metrics: accumulates the predictions of the validation batches; its values are logged under ``val/``.
         config_yaml: kept in every checkpoint, so that the run can be resumed and evaluated from the checkpoint alone.
         hparams: plain containers, handed to the loggers.
@@ -46,6 +47,7 @@ class WideNetworkModule(pl.LightningModule):
         loss: Callable[[Tensor, Tensor], Tensor] = functional.mse_loss,
         scale_free: bool = False,
         preconditioner: Preconditioner | None = None,
+        guard: bool = False,
         metrics: ImageMetrics | None = None,
         config_yaml: str = "",
         hparams: Any = None,
@@ -56,6 +58,9 @@ class WideNetworkModule(pl.LightningModule):
         self.metrics = metrics
         self._optimizer, self._schedule, self.loss = optimizer, schedule, loss
         self._scale_free, self._config_yaml = scale_free, config_yaml
+        self.guard: Guard | None = None
+        self._guarded = guard and preconditioner is not None
+        self._guard_state: dict[str, Any] | None = None
         if hparams:
             self.save_hyperparameters(hparams)
 
@@ -66,15 +71,24 @@ class WideNetworkModule(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
         """The true loss; S enters in its backward pass."""
-        x, y, index = batch
-        output = self(x) if self.preconditioner is None else self.preconditioner.run(self.network, x, index)
-        loss = self.loss(output, y)
+        if self.guard is None:
+            loss = self.batch_loss(batch)
+        else:
+            loss = self.guard.loss(lambda: self.batch_loss(batch), batch[0])
+            self.log("preconditioner/strength", self.guard.preconditioner.strength)
+            self.log("preconditioner/rejected_steps", float(self.guard.rejected_steps))
         if not bool(torch.isfinite(loss)):
             raise InputError(self._diverged(float(loss.detach())))
         self._log_step()
         self.log("train/loss", loss, prog_bar=True)
         self.log("optimizer/lr", self._rate())
         return loss
+
+    def batch_loss(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """The true loss, whose gradient at the network's output is preconditioned."""
+        x, y, index = batch
+        output = self(x) if self.preconditioner is None else self.preconditioner.run(self.network, x, index)
+        return self.loss(output, y)
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         """Collect the predictions."""
@@ -117,9 +131,20 @@ class WideNetworkModule(pl.LightningModule):
             optimizer = self._optimizer(self.network.parameters())
         if self.preconditioner is not None:
             optimizer = self.preconditioner.wrap(optimizer)
+        if self._guarded:
+            self.guard = self._make_guard(optimizer)
         if self._schedule is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._schedule(optimizer), "interval": "step"}}
+
+    def _make_guard(self, optimizer: Optimizer) -> Guard:
+        if self._trainer is not None and self.trainer.world_size > 1:
+            raise InputError(
+                f"guard=true judges steps in one process, and there are {self.trainer.world_size}; give guard=false."
+            )
+        assert self.preconditioner is not None
+        guard = Guard(self.preconditioner, self.network, optimizer, rescale=not self._scale_free)
+        return guard if self._guard_state is None else guard.load_state_dict(self._guard_state)
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Add version, configuration and preconditioner; a checkpoint holds tensors and primitives only."""
@@ -127,6 +152,8 @@ class WideNetworkModule(pl.LightningModule):
         checkpoint["config"] = self._config_yaml
         if self.preconditioner is not None:
             checkpoint["preconditioner"] = self.preconditioner.state_dict()
+        if self.guard is not None:
+            checkpoint["guard"] = self.guard.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Restore the preconditioner; weights of double precision must not pass through a network of single."""
@@ -135,6 +162,7 @@ class WideNetworkModule(pl.LightningModule):
             self.network.to(floating[0].dtype)
         if self.preconditioner is not None and "preconditioner" in checkpoint:
             self.preconditioner.load_state_dict(checkpoint["preconditioner"])
+        self._guard_state = checkpoint.get("guard")  # its optimizer is made later
 
     def _switch(self, mode: str) -> None:
         """Which of its weights a schedule-free optimizer puts into the network; others have one set."""

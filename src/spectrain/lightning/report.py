@@ -23,6 +23,7 @@ from spectrain import plots
 from spectrain.lightning.history import RunHistory, predict_all
 from spectrain.lightning.module import WideNetworkModule
 from spectrain.lightning.spectrum_callback import SpectrumCallback
+from spectrain.preconditioners import AutoPreconditioner
 from spectrain.spectrum.measures import condition_number
 
 VERSIONS = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "wandb", "numpy")
@@ -88,6 +89,9 @@ def summarize(
         "refresh_seconds": spectrum.refresh_seconds,
         "refreshes": spectrum.refreshes,
         "failed_refreshes": spectrum.failed_refreshes,
+        "probes": spectrum.probes,
+        "refresh_share": spectrum.share,
+        **_safety_summary(module),
         **_spectrum_summary(module, spectrum),
         "peak_memory_mib": _peak_memory_mib(),
         "spectrain": spectrain.__version__,
@@ -161,11 +165,18 @@ def print_table(folder: Path, summary: dict[str, Any]) -> None:
         heldout = f", {summary['psnr_heldout']:.2f} dB held out" if "psnr_heldout" in summary else ""
         table.add_row("PSNR", f"{summary['psnr']:.2f} dB (best {summary['best_psnr']:.2f} dB){heldout}")
         table.add_row("SSIM", f"{summary['ssim']:.4f}")
-    percent = 100 * refresh / max(seconds, 1e-9)
+    percent = 100 * summary["refresh_share"]
     share = f"{refresh:.1f} s in {summary['refreshes']} refreshes of the spectrum, {percent:.0f} %"
+    if summary["probes"]:
+        share += f"; {summary['probes']} looks at its drift"
     if summary["failed_refreshes"]:
         share += f"; {summary['failed_refreshes']} more failed"
     table.add_row("time", f"{seconds:.1f} s for {summary['steps']} steps ({share})")
+    if "preconditioner" in summary:
+        table.add_row("S", f"{summary['preconditioner']}: {summary['preconditioner_reason']}")
+    if "rejected_steps" in summary:
+        taken = f"{summary['shrunk_steps']} steps shrank S, {summary['rejected_steps']} were taken back"
+        table.add_row("guard", f"{taken}; strength {summary['strength']:.3g} at the end")
     if summary.get("condition_after"):
         before, after = summary["condition_before"], summary["condition_after"]
         table.add_row(
@@ -194,6 +205,18 @@ def _show(trainer: pl.Trainer, summary: dict[str, Any], drawn: list[tuple[str, P
         elif isinstance(logger, TensorBoardLogger):
             for name, _, figure in drawn:
                 logger.experiment.add_figure(f"figures/{name}", figure, trainer.global_step)
+
+
+def _safety_summary(module: WideNetworkModule) -> dict[str, Any]:
+    """What the guard did and what `preconditioner=auto` chose, where they are on."""
+    guard, S = module.guard, module.preconditioner
+    summary: dict[str, Any] = {}
+    if guard is not None:
+        summary |= {"strength": guard.preconditioner.strength, "speed": guard.speed}
+        summary |= {"shrunk_steps": guard.shrunk_steps, "rejected_steps": guard.rejected_steps}
+    if isinstance(S, AutoPreconditioner):
+        summary |= {"preconditioner": S.name, "preconditioner_reason": S.reason, "trials": len(S.trials)}
+    return summary
 
 
 def _spectrum_summary(module: WideNetworkModule, callback: SpectrumCallback) -> dict[str, Any]:

@@ -14,13 +14,15 @@ from torch import Tensor
 
 from spectrain.errors import InputError, SpectrainWarning
 from spectrain.lightning.module import WideNetworkModule
-from spectrain.preconditioners import Landmarks, Preconditioner, choose_landmarks
+from spectrain.lightning.stopwatch import Stopwatch
+from spectrain.preconditioners import Guard, Landmarks, Preconditioner, choose_landmarks
+from spectrain.preconditioners.refresh import MOST_CHANGE, REFRESHES, kernel_change, last_due
 from spectrain.spectrum import Spectrum
 from spectrain.spectrum.measures import condition_number
 
 
 class SpectrumCallback(pl.Callback):
-    """Every `every_n_steps` steps: kernel on the landmarks -> spectrum -> eigenvectors at all points -> preconditioner.
+    """At steps 0, 5, 10, 20, ...: kernel on the landmarks -> spectrum -> eigenvectors at all points -> preconditioner.
 
     Without a preconditioner that needs it the spectrum is measured once, before training. A refresh leaves the run's
     random numbers as they were; one that fails keeps the last good spectrum and says so.
@@ -28,10 +30,14 @@ class SpectrumCallback(pl.Callback):
     Args:
         rank: k, the modes that are kept; at most `subset_size`.
         subset_size: m, the number of landmarks.
-        every_n_steps: optimizer steps between refreshes; the first period has two more, at a quarter and at a half of
-            it, since the kernel moves most at the start.
+        every_n_steps: optimizer steps between the times of refreshes; the first period has more, see `last_due`.
         extension: how the eigenvectors reach the training points, see `choose_landmarks`.
         landmarks: which points become landmarks, see `choose_landmarks`.
+        refresh: "every": at each of these times. "drift": at those where the kernel has moved, see `kernel_change`.
+            "budget": at the first step from each of them on at which refreshes stay within a share of the run's time.
+            "every" and "drift" are deterministic; "budget" goes by the clock, and a resumed run by the clock that it
+            finds in its checkpoint.
+        budget: that share; a time in the first period is measured against the time that the whole run will take.
     """
 
     def __init__(
@@ -41,20 +47,30 @@ class SpectrumCallback(pl.Callback):
         every_n_steps: int = 20,
         extension: str = "auto",
         landmarks: str = "auto",
+        refresh: str = "every",
+        budget: float = 0.1,
     ) -> None:
         if rank > subset_size:
             raise InputError(
                 f"spectrum.rank={rank} is above spectrum.subset_size={subset_size}: "
                 "a kernel on m landmarks has m modes at the most."
             )
+        if refresh not in REFRESHES:
+            raise InputError(f"spectrum.refresh={refresh!r} is not known; allowed: {', '.join(REFRESHES)}.")
         self.rank, self.subset_size, self.every_n_steps, self.extension = rank, subset_size, every_n_steps, extension
         self._placement = landmarks
+        self.policy, self.budget = refresh, budget
+        self.clock = Stopwatch()  # of the run; RunHistory stops it while it validates, and saves it
+        self.probe_seconds = 0.0
+        self.probes = 0
+        self._last_seconds = 0.0
+        self._decided_at = -1
         self.spectrum: Spectrum | None = None  # on the landmarks
         self.initial: Spectrum | None = None  # the first one of the run, at all training points
         self.refresh_seconds = 0.0
         self.refreshes = 0
         self.failed_refreshes = 0
-        self._refreshed_at = -1
+        self.refreshed_at = -1
         self._landmarks: Landmarks | None = None
         self._x: Tensor | None = None
 
@@ -105,21 +121,54 @@ class SpectrumCallback(pl.Callback):
     ) -> None:
         """Refresh when it is due, once per optimizer step (micro-batches of an accumulation call this too)."""
         step = trainer.global_step
-        if not _needs_spectrum(pl_module) or step == self._refreshed_at or not self._due(step):
+        self.clock.start()
+        if not _needs_spectrum(pl_module) or step == self._decided_at:
             return
-        self._refreshed_at = step
+        self._decided_at = step
+        if self._due(trainer, pl_module):
+            self.refresh_now(trainer, pl_module)
+
+    def refresh_now(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """`refresh`, counted, timed and logged."""
+        self.refreshed_at = trainer.global_step
         begun = time.perf_counter()
         succeeded = self.refresh(trainer, pl_module)
-        seconds = time.perf_counter() - begun
-        self.refresh_seconds += seconds
+        self._last_seconds = time.perf_counter() - begun
+        self.refresh_seconds += self._last_seconds
         if succeeded:
             self.refreshes += 1
-            self._log(trainer, pl_module, seconds)
+            self._log(trainer, pl_module)
         else:
             self.failed_refreshes += 1
 
-    def _due(self, step: int) -> bool:
-        return step % self.every_n_steps == 0 or step in (self.every_n_steps // 4, self.every_n_steps // 2)
+    def _due(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
+        step = trainer.global_step
+        due = last_due(step, self.every_n_steps)
+        if self.spectrum is None:
+            return True
+        if self.policy == "budget":
+            return due > self.refreshed_at and self._within_budget(trainer, due)
+        return step == due and (self.policy == "every" or self._has_moved(trainer, pl_module))
+
+    def _within_budget(self, trainer: pl.Trainer, due: int) -> bool:
+        """Whether one more refresh, as dear as the last, keeps to the share."""
+        elapsed = self.clock.elapsed()
+        if due < self.every_n_steps and trainer.max_steps > 0:
+            elapsed = (elapsed - self.refresh_seconds) / max(1, trainer.global_step) * trainer.max_steps
+        return self.refresh_seconds + self._last_seconds <= self.budget * elapsed
+
+    def _has_moved(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
+        """A cheap look at the kernel: one product with it."""
+        assert self._landmarks is not None and self.spectrum is not None
+        module: WideNetworkModule = pl_module  # type: ignore[assignment]
+        begun = time.perf_counter()
+        with torch.autocast(pl_module.device.type, enabled=False):
+            change = kernel_change(module.network, self._landmarks.points, self.spectrum, seed=trainer.global_step)
+        self.probe_seconds += time.perf_counter() - begun
+        self.probes += 1
+        for logger in trainer.loggers:
+            logger.log_metrics({"spectrum/change": change}, step=trainer.global_step)
+        return not change <= MOST_CHANGE
 
     def refresh(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
         """Recompute the spectrum at the present weights and pass it on; return whether that succeeded.
@@ -146,11 +195,19 @@ class SpectrumCallback(pl.Callback):
         spectrum = self._landmarks.spectrum(module.network, self.rank, init)
         if module.preconditioner is not None:
             module.preconditioner.take(spectrum, self._landmarks, module.network, self._x)
+        guard: Guard | None = getattr(module, "guard", None)
+        if guard is not None:
+            guard.take(spectrum)
         if self.initial is None:
             self.initial = self._landmarks.extend(spectrum, self._x, module.network)
         self.spectrum = spectrum
 
-    def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule, seconds: float) -> None:
+    @property
+    def share(self) -> float:
+        """Of the run's time that went into refreshes and the looks that decide on them."""
+        return (self.refresh_seconds + self.probe_seconds) / max(self.clock.elapsed(), 1e-9)
+
+    def _log(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Straight to the loggers: Lightning would repeat what `self.log` gets until the next refresh."""
         if self.spectrum is None:
             return
@@ -159,7 +216,8 @@ class SpectrumCallback(pl.Callback):
             "spectrum/condition_after": condition_number(self.spectrum, _preconditioner(pl_module).spectral_map),
             "spectrum/largest_eigenvalue": float(self.spectrum.eigenvalues[0]),
             "spectrum/resolved_modes": float(self.spectrum.resolved),
-            "time/refresh_seconds": seconds,
+            "time/refresh_seconds": self._last_seconds,
+            "time/refresh_share": self.share,
         }
         for logger in trainer.loggers:
             logger.log_metrics(values, step=trainer.global_step)
@@ -172,7 +230,11 @@ class SpectrumCallback(pl.Callback):
             "refresh_seconds": self.refresh_seconds,
             "refreshes": self.refreshes,
             "failed_refreshes": self.failed_refreshes,
-            "refreshed_at": self._refreshed_at,
+            "refreshed_at": self.refreshed_at,
+            "decided_at": self._decided_at,
+            "probes": self.probes,
+            "probe_seconds": self.probe_seconds,
+            "last_seconds": self._last_seconds,
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
@@ -183,7 +245,9 @@ class SpectrumCallback(pl.Callback):
         self.refresh_seconds = state_dict["refresh_seconds"]
         self.refreshes = state_dict["refreshes"]
         self.failed_refreshes = state_dict["failed_refreshes"]
-        self._refreshed_at = state_dict["refreshed_at"]
+        self.refreshed_at, self._decided_at = state_dict["refreshed_at"], state_dict["decided_at"]
+        self.probes, self.probe_seconds = state_dict["probes"], state_dict["probe_seconds"]
+        self._last_seconds = state_dict["last_seconds"]
 
 
 def _needs_spectrum(pl_module: pl.LightningModule) -> bool:

@@ -1,6 +1,18 @@
-"""Networks: MLP, Fourier features, SIREN, in NTK or standard parameterisation."""
+"""Networks: MLP, Fourier features, SIREN, FINER, Gaussian activations; in NTK or standard parameterisation."""
 
-from spectrain.models.layers import FourierFeatures, NTKLinear, Sine
-from spectrain.models.networks import center_output, fourier, mlp, siren
+from spectrain.models.layers import Finer, FourierFeatures, Gaussian, NTKLinear, Sine
+from spectrain.models.networks import center_output, finer, fourier, gauss, mlp, siren
 
-__all__ = ["FourierFeatures", "NTKLinear", "Sine", "center_output", "fourier", "mlp", "siren"]
+__all__ = [
+    "Finer",
+    "FourierFeatures",
+    "Gaussian",
+    "NTKLinear",
+    "Sine",
+    "center_output",
+    "finer",
+    "fourier",
+    "gauss",
+    "mlp",
+    "siren",
+]

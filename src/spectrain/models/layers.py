@@ -1,4 +1,4 @@
-"""Layers of the library's own networks: linear maps in NTK parameterisation, Fourier features, the sine.
+"""Layers of the library's own networks: linear maps in NTK parameterisation, Fourier features, activations.
 
 Shapes: n points, d input dims, F features.
 """
@@ -69,6 +69,38 @@ class Sine(nn.Module):
     def extra_repr(self) -> str:
         """Frequency, for ``print(network)``."""
         return f"omega={self.omega:g}"
+
+
+class Finer(nn.Module):
+    """``sin(omega (|x| + 1) x)``, elementwise: a frequency that grows with the input (Liu et al. 2024, FINER)."""
+
+    def __init__(self, omega: float = 30.0) -> None:
+        super().__init__()
+        self.omega = omega
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``sin(omega (|x| + 1) x)``."""
+        return torch.sin(self.omega * (x.abs() + 1) * x)
+
+    def extra_repr(self) -> str:
+        """Frequency, for ``print(network)``."""
+        return f"omega={self.omega:g}"
+
+
+class Gaussian(nn.Module):
+    """``exp(-x^2 / (2 sigma^2))``, elementwise (Ramasinghe and Lucey 2022, arXiv 2111.15135)."""
+
+    def __init__(self, sigma: float = 0.1) -> None:
+        super().__init__()
+        self.sigma = sigma
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``exp(-x^2 / (2 sigma^2))``."""
+        return torch.exp(-(x / self.sigma).square() / 2)
+
+    def extra_repr(self) -> str:
+        """Width, for ``print(network)``."""
+        return f"sigma={self.sigma:g}"
 
 
 class FourierFeatures(nn.Module):

@@ -4,13 +4,14 @@ Shapes: n points, d = in_features, C = out_features; every network maps [n, d] t
 """
 
 import math
+from collections.abc import Callable
 from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
 from spectrain.errors import InputError
-from spectrain.models.layers import FourierFeatures, NTKLinear, Sine
+from spectrain.models.layers import Finer, FourierFeatures, Gaussian, NTKLinear, Sine
 
 _T = TypeVar("_T")
 
@@ -99,12 +100,49 @@ def siren(
     Every hidden layer is ``sin(omega (W a + b))``; W ~ U(-1/d, 1/d) in the first layer, U(-sqrt(6/width)/omega,
     sqrt(6/width)/omega) in the others.
     """
+    return _periodic(in_features, out_features, width, depth, omega, Sine)
+
+
+def finer(
+    in_features: int,
+    out_features: int,
+    *,
+    width: int = 256,
+    depth: int = 3,
+    omega: float = 30.0,
+    first_bias_scale: float = 1.0,
+) -> nn.Sequential:
+    """FINER (Liu et al. 2024, arXiv 2312.02434): `siren` with ``sin(omega (|a| + 1) a)`` for the sine.
+
+    The biases of the first layer are U(-first_bias_scale, first_bias_scale): they choose its frequencies.
+    """
+    network = _periodic(in_features, out_features, width, depth, omega, Finer)
+    first = network[0]
+    assert isinstance(first, nn.Linear)
+    nn.init.uniform_(first.bias, -first_bias_scale, first_bias_scale)
+    return network
+
+
+def gauss(
+    in_features: int, out_features: int, *, width: int = 256, depth: int = 3, sigma: float = 0.1
+) -> nn.Sequential:
+    """Hidden layers ``exp(-(W a + b)^2 / (2 sigma^2))`` with PyTorch's own initialisation (arXiv 2111.15135)."""
+    layers: list[nn.Module] = []
+    for fan_in in [in_features] + [width] * (depth - 1):
+        layers += [nn.Linear(fan_in, width), Gaussian(sigma)]
+    return nn.Sequential(*layers, nn.Linear(width, out_features))
+
+
+def _periodic(
+    in_features: int, out_features: int, width: int, depth: int, omega: float, activation: Callable[[float], nn.Module]
+) -> nn.Sequential:
+    """SIREN's layers and initialisation around ``activation(omega)``."""
     layers: list[nn.Module] = []
     for position, fan_in in enumerate([in_features] + [width] * depth):
         linear = nn.Linear(fan_in, width if position < depth else out_features)
         bound = 1 / fan_in if position == 0 else math.sqrt(6 / fan_in) / omega
         nn.init.uniform_(linear.weight, -bound, bound)
-        layers += [linear, Sine(omega)]
+        layers += [linear, activation(omega)]
     return nn.Sequential(*layers[:-1])
 
 

@@ -1,7 +1,9 @@
 """What acts on a gradient: the ways of applying a modified spectrum, and the landmarks that feed them."""
 
+from spectrain.preconditioners.auto import AutoPreconditioner
 from spectrain.preconditioners.base import Preconditioner
 from spectrain.preconditioners.batch_side import BatchPreconditioner
+from spectrain.preconditioners.guard import Guard
 from spectrain.preconditioners.interpolation import interpolate_grid
 from spectrain.preconditioners.landmarks import EXTENSIONS, PLACEMENTS, Landmarks, choose_landmarks
 from spectrain.preconditioners.modes import evaluating
@@ -18,7 +20,9 @@ from spectrain.preconditioners.step_size import (
 __all__ = [
     "EXTENSIONS",
     "PLACEMENTS",
+    "AutoPreconditioner",
     "BatchPreconditioner",
+    "Guard",
     "Landmarks",
     "ParameterPreconditioner",
     "Preconditioner",

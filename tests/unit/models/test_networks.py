@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from spectrain import InputError, empirical_ntk
-from spectrain.models import NTKLinear, center_output, fourier, mlp, siren
+from spectrain.models import Finer, Gaussian, NTKLinear, center_output, finer, fourier, gauss, mlp, siren
 
 NETWORKS = {
     "mlp": lambda: mlp(2, 3, width=32, depth=2),
@@ -14,6 +14,8 @@ NETWORKS = {
     "mlp-sine": lambda: mlp(2, 3, width=32, depth=1, activation="sine"),
     "fourier": lambda: fourier(2, 3, features=16, width=32, depth=2),
     "siren": lambda: siren(2, 3, width=32, depth=2),
+    "finer": lambda: finer(2, 3, width=32, depth=2),
+    "gauss": lambda: gauss(2, 3, width=32, depth=2),
 }
 
 
@@ -30,6 +32,17 @@ def test_shape_depth_and_exact_layerwise_kernel(name: str) -> None:
 def test_depth_counts_hidden_layers() -> None:
     assert sum(isinstance(m, NTKLinear) for m in mlp(2, 1, depth=3)) == 4
     assert sum(isinstance(m, nn.Linear) for m in siren(2, 1, depth=3)) == 4
+
+
+def test_activations_are_their_formulas() -> None:
+    x = torch.linspace(-1, 1, 9, dtype=torch.float64)
+    torch.testing.assert_close(Finer(3.0)(x), torch.sin(3.0 * (x.abs() + 1) * x))
+    torch.testing.assert_close(Gaussian(0.2)(x), torch.exp(-x.square() / (2 * 0.2**2)))
+
+
+def test_finer_draws_the_first_biases_wide() -> None:
+    first = finer(2, 1, width=256, first_bias_scale=5.0)[0]
+    assert 4.5 < float(first.bias.detach().abs().max()) < 5.0
 
 
 def test_ntk_parameterisation_keeps_the_kernel_as_the_width_grows() -> None:

@@ -1,0 +1,176 @@
+"""The callback that lets a run find out whether S pays: looks when S is off, trials where the spectrum cannot tell."""
+
+import math
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import islice
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+
+from spectrain.lightning.module import WideNetworkModule
+from spectrain.lightning.spectrum_callback import SpectrumCallback
+from spectrain.preconditioners import AutoPreconditioner, Preconditioner
+from spectrain.preconditioners.choice import NONE, Trial
+from spectrain.preconditioners.snapshot import Snapshot
+
+WARMUP_STEPS = 20  # no trial before that: the kernel still moves
+TRIAL_STEPS = 10  # for each of the ways, and at most this share of the run:
+TRIAL_SHARE = 1 / 60
+NEXT_LOOK = 4  # S being off, the next look is at this many times the step of the last one
+
+
+class AutoCallback(pl.Callback):
+    """Looks, tries and says what was decided; nothing to do for any other preconditioner than `AutoPreconditioner`.
+
+    It stands behind SpectrumCallback, whose refreshes are looks as long as S is on. The decision and its grounds are in
+    the checkpoint, with the preconditioner: a resumed run does not measure again.
+    """
+
+    def __init__(self, spectrum: SpectrumCallback) -> None:
+        self._spectrum = spectrum
+        self.trial_seconds = 0.0
+        self._seen = 0  # looks that were spoken of
+        self._name: str | None = None
+        self._next_look = 0
+        self._decided_at = -1
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Once per optimizer step: a look if one is due, a trial if one is wanted, a line if something was decided."""
+        module: WideNetworkModule = pl_module  # type: ignore[assignment]
+        auto, step = module.preconditioner, trainer.global_step
+        if not isinstance(auto, AutoPreconditioner) or step == self._decided_at:
+            return
+        self._decided_at = step
+        if auto.active is None and step >= self._next_look > 0:
+            self._spectrum.refresh_now(trainer, module)
+        fresh = self._spectrum.refreshed_at == step
+        if auto.wants_trial and fresh and step >= WARMUP_STEPS and can_try(trainer):
+            begun = time.perf_counter()
+            auto.settle(try_all(trainer, module, auto, batch, self._refresh_share()))
+            self.trial_seconds += time.perf_counter() - begun
+        if auto.active is not None:
+            self._next_look = 0
+        elif self._next_look <= step:
+            self._next_look = NEXT_LOOK * max(step, self._spectrum.every_n_steps // 2)
+        self._say(trainer, auto)
+
+    def _refresh_share(self) -> float:
+        """Seconds of a refresh that fall on each step."""
+        spectrum = self._spectrum
+        return spectrum.refresh_seconds / max(1, spectrum.refreshes) / spectrum.every_n_steps
+
+    def _say(self, trainer: pl.Trainer, auto: AutoPreconditioner) -> None:
+        if len(auto.looks) > self._seen:
+            values = {
+                "preconditioner/eigenvalue_ratio_1_64": auto.looks[-1],
+                "preconditioner/on": float(auto.name != NONE),
+            }
+            for logger in trainer.loggers:
+                logger.log_metrics(values, step=trainer.global_step)
+        self._seen = len(auto.looks)
+        if auto.name != self._name:
+            self._name = auto.name
+            what = "off" if auto.name == NONE else f"on ({auto.name})"
+            print(f"preconditioner: {what} from step {trainer.global_step}; {auto.reason}", flush=True)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Primitives."""
+        return {name.lstrip("_"): getattr(self, name) for name in _KEPT}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned."""
+        for name in _KEPT:
+            setattr(self, name, state_dict[name.lstrip("_")])
+
+
+_KEPT = ("trial_seconds", "_seen", "_name", "_next_look", "_decided_at")
+
+
+def can_try(trainer: pl.Trainer) -> bool:
+    """A trial makes optimizer steps of its own, which a gradient scaler (16-mixed) would have to count."""
+    return getattr(trainer.precision_plugin, "scaler", None) is None and len(trainer.optimizers) == 1
+
+
+def try_all(
+    trainer: pl.Trainer, module: WideNetworkModule, auto: AutoPreconditioner, batch: Any, refresh_share: float
+) -> list[Trial]:
+    """A few steps without S and with each candidate, from the present state, on the same batches.
+
+    Everything is put back to the bit: weights, buffers, the optimizer's state, gradients, random numbers, candidates.
+    """
+    steps = max(3, min(TRIAL_STEPS, int(TRIAL_SHARE * trainer.max_steps))) if trainer.max_steps > 0 else TRIAL_STEPS
+    trials = []
+    with torch.random.fork_rng():
+        batches = _batches(trainer, module, batch, steps)
+    for name in (NONE, *auto.candidates):
+        with _untouched(trainer, module, auto):
+            auto.use(name)
+            needs = auto.active is not None and auto.active.needs_spectrum
+            trials.append(_try(trainer, module, name, batches, refresh_share if needs else 0.0))
+    return trials
+
+
+def _try(trainer: pl.Trainer, module: WideNetworkModule, name: str, batches: list[Any], share: float) -> Trial:
+    optimizer, losses = trainer.optimizers[0], []
+    begun = _now(module)
+    for batch in batches:
+        with trainer.precision_plugin.forward_context():
+            loss = module.batch_loss(batch)
+        optimizer.zero_grad()
+        loss.backward()
+        if trainer.gradient_clip_val is not None:
+            module.clip_gradients(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
+        optimizer.step()
+        losses.append(float(loss.detach()))
+    seconds = _now(module) - begun + share * len(batches)
+    with torch.no_grad(), trainer.precision_plugin.forward_context():
+        after = float(module.batch_loss(batches[0]))
+    return Trial(name, math.log(losses[0] / after) if after > 0 else math.nan, seconds)
+
+
+def _batches(trainer: pl.Trainer, module: WideNetworkModule, batch: Any, steps: int) -> list[Any]:
+    """The present batch and those that come next; with the full batch the present one again and again."""
+    data: Any = trainer.datamodule  # type: ignore[attr-defined]
+    if getattr(data, "batch_size", 1) is None:
+        return [batch] * steps
+    following = islice(iter(data.train_dataloader()), 1, steps)
+    return [batch, *(trainer.strategy.batch_to_device(each, module.device) for each in following)]
+
+
+@contextmanager
+def _untouched(trainer: pl.Trainer, module: WideNetworkModule, auto: AutoPreconditioner) -> Iterator[None]:
+    """Put everything that training changes back at the end."""
+    optimizer = trainer.optimizers[0]
+    snapshot = Snapshot(module.network, optimizer)
+    gradients = [(p, p.grad) for p in module.network.parameters()]
+    guard = None if module.guard is None else module.guard.state_dict()
+    candidates: list[tuple[Preconditioner, Any]] = [(c, c.state_dict()) for c in auto.candidates.values()]
+    name, strength = auto.name, auto.strength
+    for p, _ in gradients:
+        p.grad = None
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        snapshot.restore()
+        for p, gradient in gradients:
+            p.grad = gradient
+        if guard is not None and module.guard is not None:
+            module.guard.load_state_dict(guard)
+        for candidate, state in candidates:
+            candidate.load_state_dict(state)
+        auto.strength = strength
+        auto.select(name)
+
+
+def _now(module: pl.LightningModule) -> float:
+    """CPU seconds on a CPU, which other programs do not stretch; wall seconds on a GPU, when it has finished."""
+    if module.device.type == "cuda":
+        torch.cuda.synchronize()
+        return time.perf_counter()
+    return time.process_time()

@@ -1,0 +1,143 @@
+"""A preconditioner that switches itself off where it does not pay."""
+
+from collections.abc import Sequence
+from typing import Any, Self
+
+from torch import Tensor, nn
+from torch.optim import Optimizer
+
+from spectrain.errors import InputError
+from spectrain.preconditioners.base import Preconditioner
+from spectrain.preconditioners.choice import NONE, Trial, choose, eigenvalue_ratio, predict
+from spectrain.preconditioners.landmarks import Landmarks
+from spectrain.spectral_maps import identity
+from spectrain.spectrum import Spectrum
+
+
+class AutoPreconditioner(Preconditioner):
+    """One of several ways to precondition, or none, by what the spectrum and trials say.
+
+    Every new spectrum is a look: lambda_1/lambda_64 of `PAYS` or more keeps or switches S on, `USELESS` or less off. In
+    between, and between several ways, what is in use stays until somebody makes a trial (`wants_trial`, `settle`), as
+    `spectrain.lightning.AutoCallback` does; in a loop of one's own the spectrum alone decides. The first steps are with
+    S, unless the first spectrum is flat already: with S they cost a flat network little, without it the others much.
+
+    Args:
+        candidates: the ways to choose among, the first one preferred; each with a spectral map of its own.
+    """
+
+    def __init__(self, candidates: Sequence[Preconditioner]) -> None:
+        if not candidates:
+            raise InputError("preconditioner.candidates is empty; give at least one preconditioner to choose.")
+        self.candidates = {_name(candidate, candidates): candidate for candidate in candidates}
+        self.name = NONE
+        self.reason = "no spectrum yet"
+        self.looks: list[float] = []  # lambda_1 / lambda_64 of every spectrum
+        self.trials: list[list[list[Any]]] = []  # [name, decrease, seconds] of every way, for each trial
+        self.wants_trial = False
+        self._tried_at: float | None = None  # the ratio of the last trial
+        self._given: tuple[Spectrum, Landmarks, nn.Module, Tensor] | None = None
+        super().__init__(candidates[0].spectral_map)
+        self.select(NONE)
+
+    @property
+    def active(self) -> Preconditioner | None:
+        """The way in use; None when S is off."""
+        return self.candidates.get(self.name)
+
+    @property
+    def needs_spectrum(self) -> bool:  # type: ignore[override]
+        """Before the first look, and then as the way in use does."""
+        return not self.looks or (self.active is not None and self.active.needs_spectrum)
+
+    @property
+    def strength(self) -> float:
+        """Of the way in use."""
+        return self._strength
+
+    @strength.setter
+    def strength(self, value: float) -> None:
+        self._strength = value
+        for name, candidate in getattr(self, "candidates", {}).items():
+            candidate.strength = value if name == self.name else 0.0
+
+    def select(self, name: str) -> None:
+        """Switch to one of the candidates, with what it has, or to "none"."""
+        self.name = name
+        self.spectral_map = identity() if self.active is None else self.active.spectral_map
+        self.strength = self._strength  # the others' goes to 0
+
+    def use(self, name: str) -> None:
+        """`select`, and hand on the last spectrum."""
+        self.select(name)
+        if self.active is not None and self._given is not None:
+            self.active.take(*self._given)
+
+    def run(self, network: nn.Module, x: Any, index: Tensor | None = None) -> Tensor:
+        """As the way in use."""
+        return super().run(network, x, index) if self.active is None else self.active.run(network, x, index)
+
+    def wrap(self, optimizer: Optimizer) -> Optimizer:
+        """All candidates' wraps; those that are not in use have strength 0."""
+        for candidate in self.candidates.values():
+            optimizer = candidate.wrap(optimizer)
+        return optimizer
+
+    def take(self, spectrum: Spectrum, landmarks: Landmarks, network: nn.Module, x: Tensor) -> None:
+        """Look at a spectrum, switch on or off where it is clear, and pass the spectrum on."""
+        ratio = eigenvalue_ratio(spectrum)
+        self.looks.append(ratio)
+        self._given = (spectrum, landmarks, network, x)
+        pays = predict(ratio)
+        seen = f"lambda_1/lambda_64 = {ratio:.3g}"
+        # A trial holds until the spectrum is another one.
+        known = self._tried_at is not None and 0.5 < ratio / self._tried_at < 2
+        self.wants_trial = not known and (pays is None or (pays and len(self.candidates) > 1))
+        name = self.name
+        if pays is False:
+            name, self.reason = NONE, f"{seen}: the kernel is flat already"
+        elif self.active is None and (pays or len(self.looks) == 1):
+            name, self.reason = next(iter(self.candidates)), f"{seen}: the kernel is not flat"
+        self.use(name)
+
+    def settle(self, trials: Sequence[Trial]) -> None:
+        """Take the best of the trials, one of them named "none"."""
+        name = choose(trials, self.name)
+        rates = ", ".join(f"{trial.name} {trial.rate:.3g}" for trial in trials)
+        self.trials.append([[trial.name, trial.decrease, trial.seconds] for trial in trials])
+        self.reason = f"lambda_1/lambda_64 = {self.looks[-1]:.3g}, and log-decrease of the loss per second: {rates}"
+        self._tried_at, self.wants_trial = self.looks[-1], False
+        self.use(name)
+
+    def state_dict(self) -> dict[str, Any]:
+        """The choice with its grounds, so that a resumed run repeats the decision and not the measurement."""
+        return {
+            "strength": self.strength,
+            "name": self.name,
+            "reason": self.reason,
+            "looks": list(self.looks),
+            "trials": list(self.trials),
+            "wants_trial": self.wants_trial,
+            "tried_at": self._tried_at,
+            "candidates": {name: candidate.state_dict() for name, candidate in self.candidates.items()},
+        }
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> Self:
+        """Restore what `state_dict` returned."""
+        self.looks, self.trials = list(state_dict["looks"]), list(state_dict["trials"])
+        self.reason, self.wants_trial = state_dict["reason"], state_dict["wants_trial"]
+        self._tried_at = state_dict["tried_at"]
+        for name, candidate in self.candidates.items():
+            candidate.load_state_dict(state_dict["candidates"][name])
+        self.select(state_dict["name"])
+        self.strength = state_dict["strength"]
+        return self
+
+
+def _name(candidate: Preconditioner, all_of_them: Sequence[Preconditioner]) -> str:
+    """sample, batch, parameter; with a number behind it where a way comes more than once."""
+    word = type(candidate).__name__.removesuffix("Preconditioner").lower()
+    same = [other for other in all_of_them if type(other) is type(candidate)]
+    if len(same) == 1:
+        return word
+    return f"{word}{next(i for i, other in enumerate(same) if other is candidate) + 1}"

@@ -1,0 +1,181 @@
+"""Refresh policies, guard and preconditioner=auto under a real Trainer, on a small picture."""
+
+import csv
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from test_training import Run, StopAt, equal
+
+from spectrain import AutoPreconditioner, InputError, SamplePreconditioner, spectral_maps
+from spectrain.lightning import AutoCallback, SpectrumCallback
+from spectrain.lightning import auto_callback as auto_module
+from spectrain.preconditioners import Landmarks, choice
+from spectrain.preconditioners.choice import Trial
+
+
+def policy(run: Run, name: str, budget: float = 0.1) -> Run:
+    run.spectrum.policy, run.spectrum.budget = name, budget
+    return run
+
+
+def refreshed_at(run: Run) -> list[int]:
+    """The steps of a run's refreshes."""
+    steps, working = [], run.spectrum.refresh
+
+    def refresh(trainer: pl.Trainer, module: pl.LightningModule) -> bool:
+        steps.append(trainer.global_step)
+        return working(trainer, module)
+
+    run.spectrum.refresh = refresh  # type: ignore[method-assign]
+    run.fit()
+    return steps
+
+
+def test_drift_refreshes_only_where_the_kernel_has_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    changes = {4: 0.2, 8: 3.0, 12: 0.1, 16: float("inf")}
+    monkeypatch.setattr("spectrain.lightning.spectrum_callback.kernel_change", lambda *_, seed: changes[seed])
+    run = policy(Run(tmp_path, steps=18), "drift")
+    assert refreshed_at(run) == [0, 8, 16]
+    assert run.spectrum.probes == 4
+    rows = {row["step"]: row["spectrum/change"] for row in csv.DictReader((tmp_path / "metrics.csv").open())}
+    assert [rows[str(step)] for step in changes] == ["0.2", "3.0", "0.1", "inf"]
+
+
+def test_budget_waits_until_a_refresh_fits_into_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A refresh takes 3 s, a step 1 s: a third of the time is free again 6 s after the last refresh's end."""
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+    working = Landmarks.spectrum
+
+    def dear(*args: Any) -> Any:
+        now[0] += 3
+        return working(*args)
+
+    def tick(_: Any) -> None:
+        now[0] += 1
+
+    monkeypatch.setattr(Landmarks, "spectrum", dear)
+    every_step = StopAt(0, tick)
+    every_step.on_train_batch_end = lambda *_: tick(None)  # type: ignore[method-assign,assignment]
+    run = policy(Run(tmp_path, steps=31, every=4, val_check_interval=1000, extra=(every_step,)), "budget", 1 / 3)
+    # Spent and next must be within a third of the clock: 6 s of 18 at step 15, 9 of 27 at 21, 12 of 36 at 27.
+    assert refreshed_at(run) == [0, 15, 21, 27]
+    assert run.spectrum.share == pytest.approx(12 / 43)
+
+
+def test_budget_lets_the_first_refreshes_come_early_if_the_whole_run_can_pay(tmp_path: Path) -> None:
+    assert refreshed_at(policy(Run(tmp_path, steps=12, every=8), "budget", 1.0)) == [0, 5, 8]
+
+
+def test_an_unknown_policy_is_refused() -> None:
+    with pytest.raises(InputError, match=r"spectrum.refresh='often' is not known; allowed: every, drift, budget"):
+        SpectrumCallback(refresh="often")
+
+
+def auto_run(folder: Path, *, guard: bool = False, extra: tuple[pl.Callback, ...] = (), **options: Any) -> Run:
+    run = Run(folder, **options)
+    run.module.preconditioner = AutoPreconditioner([SamplePreconditioner(spectral_maps.power(0.5))])
+    run.module._guarded, run.module._scale_free = guard, True
+    run.auto = AutoCallback(run.spectrum)  # type: ignore[attr-defined]
+    callbacks = run.trainer.callbacks
+    callbacks.insert(callbacks.index(run.spectrum) + 1, run.auto)  # type: ignore[attr-defined]
+    callbacks[-2:-2] = extra
+    return run
+
+
+def ratios(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
+    """What the next looks will see; the last value for all others."""
+    left = list(values)
+    monkeypatch.setattr(
+        "spectrain.preconditioners.auto.eigenvalue_ratio", lambda _: left.pop(0) if len(left) > 1 else left[0]
+    )
+
+
+def test_a_flat_kernel_switches_it_off_and_looks_become_rare(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    ratios(monkeypatch, 90.0, 2.0, 1.5)
+    run = auto_run(tmp_path, steps=40, every=5, val_check_interval=50)
+    assert refreshed_at(run) == [0, 5, 20]  # on, off, one look
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("preconditioner:")]
+    assert len(lines) == 2
+    assert lines[0].startswith("preconditioner: on (sample) from step 0; lambda_1/lambda_64 = 90")
+    assert lines[1].startswith("preconditioner: off from step 5; lambda_1/lambda_64 = 2")
+    rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
+    assert [row["preconditioner/on"] for row in rows if row["preconditioner/on"]] == ["1.0", "0.0", "0.0"]
+
+
+def test_with_a_clear_spectrum_auto_is_the_way_itself_bit_for_bit(tmp_path: Path) -> None:
+    plain, auto = Run(tmp_path / "a", steps=25), auto_run(tmp_path / "b", steps=25).fit()
+    plain.module._scale_free = True
+    plain.fit()
+    assert min(auto.module.preconditioner.looks) > choice.PAYS
+    assert equal(plain.weights, auto.weights)
+
+
+@pytest.mark.parametrize("batch_size", [None, 50])
+def test_a_trial_leaves_no_trace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_size: int | None) -> None:
+    """Dropout, batch norm, Adam: a run with a trial whose outcome is 'as before' equals one without."""
+    layers = (torch.nn.Linear(2, 16), torch.nn.BatchNorm1d(16), torch.nn.Dropout(0.1), torch.nn.ReLU())
+
+    def network() -> torch.nn.Module:
+        torch.manual_seed(3)
+        return torch.nn.Sequential(*layers[:1], torch.nn.BatchNorm1d(16), *layers[2:], torch.nn.Linear(16, 1))
+
+    def run(folder: str) -> Run:
+        with torch.no_grad():
+            layers[0].weight.fill_(0.3)
+            layers[0].bias.copy_(torch.linspace(-1, 1, 16))
+        return auto_run(
+            tmp_path / folder, steps=24, batch_size=batch_size, guard=True, network=network(), every=10
+        ).fit()
+
+    tried: list[list[Trial]] = []
+    working = auto_module.try_all
+
+    def as_before(*args: Any) -> list[Trial]:
+        tried.append(working(*args))
+        return [Trial("none", 0.0, 1.0), Trial("sample", 1.0, 1.0)]
+
+    ratios(monkeypatch, 6.0)
+    monkeypatch.setattr(auto_module, "try_all", as_before)
+    with_trial = run("a")
+    monkeypatch.setattr(auto_module, "try_all", lambda *_: [Trial("none", 0.0, 1.0), Trial("sample", 1.0, 1.0)])
+    without = run("b")
+    assert [trial.name for trial in tried[0]] == ["none", "sample"]
+    assert all(trial.seconds > 0 and trial.decrease == trial.decrease for trial in tried[0])
+    assert tried[0][0].decrease != tried[0][1].decrease
+    assert equal(with_trial.weights, without.weights)
+    for a, b in zip(with_trial.network.buffers(), without.network.buffers(), strict=True):
+        assert torch.equal(a, b)
+    assert with_trial.history.loss == without.history.loss
+
+
+@pytest.mark.parametrize("stop", [3, 21, 27])
+def test_a_resumed_run_repeats_the_decision_and_not_the_measurement(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    made = []
+
+    def trials(*_: Any) -> list[Trial]:
+        made.append(1)
+        return [Trial("none", 2.0, 1.0), Trial("sample", 1.0, 1.0)]
+
+    monkeypatch.setattr(auto_module, "try_all", trials)
+    monkeypatch.setattr("spectrain.preconditioners.auto.eigenvalue_ratio", lambda _: 6.0)
+    options: dict[str, Any] = {"steps": 32, "guard": True, "every": 10, "val_check_interval": 10}
+    whole = auto_run(tmp_path / "whole", **options).fit()
+    assert whole.module.preconditioner.name == "none"
+    made.clear()
+    press = StopAt(stop, lambda _: signal.raise_signal(signal.SIGINT))
+    auto_run(tmp_path / "part", extra=(press,), **options).fit()
+    resumed = auto_run(tmp_path / "part", **options).fit(tmp_path / "part" / "checkpoints" / "last.ckpt")
+    assert made == [1]
+    assert equal(whole.weights, resumed.weights)
+    assert resumed.module.preconditioner.name == "none"
+    assert whole.module.preconditioner.looks == resumed.module.preconditioner.looks
+    assert whole.module.guard.speed == resumed.module.guard.speed
