@@ -12,7 +12,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spectrain.errors import InputError, SpectrainWarning
-from spectrain.optim.linearization import Linearization, linearize
+from spectrain.optim.linearization import Linearization, checked_residuals, linearize
 
 HALVINGS = 30
 
@@ -64,7 +64,7 @@ class GaussNewton(torch.optim.Optimizer):
             raise InputError("GaussNewton.step needs the function that returns the residual vector.")
         with torch.enable_grad():
             lin = closure.linearize() if hasattr(closure, "linearize") else linearize(closure, self._params)
-        loss = 0.5 * _checked(lin.r).square().sum()
+        loss = 0.5 * checked_residuals(lin.r).square().sum()
         settings, before = self.param_groups[0], self.state.get("direction")  # type: ignore[call-overload]
         d = ridge_direction(lin, settings["mu"], settings["momentum"], before)
         if d is None or not self._search(closure, lin, settings["lr"] * d, loss):
@@ -135,10 +135,3 @@ def _solve(A: Float[Tensor, "k k"], mu: float, b: Float[Tensor, " k"]) -> Float[
         return None
     solved = torch.cholesky_solve(b[:, None], L)[:, 0]
     return solved if bool(torch.isfinite(solved).all()) else None
-
-
-def _checked(r: Tensor) -> Tensor:
-    if r.ndim != 1 or not bool(torch.isfinite(r).all()):
-        bad = f"of shape {tuple(r.shape)}" if r.ndim != 1 else "with values that are not finite"
-        raise InputError(f"The residuals are {bad}; GaussNewton needs one finite vector [n], the loss being |r|^2 / 2.")
-    return r

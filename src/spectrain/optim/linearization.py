@@ -10,6 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from spectrain.errors import InputError
+
 # Rows of J that one batched backward makes at a time: memory for that many graphs.
 _ROWS = 128
 
@@ -66,9 +68,13 @@ class DenseLinearization(Linearization):
 
 
 def linearize(residuals: Callable[[], Tensor], parameters: Sequence[Tensor]) -> Linearization:
-    """Of any function that returns a residual vector with a graph, by one backward for every row of J."""
+    """Of any function that returns a residual vector with a graph, by one backward for every row of J.
+
+    Raises:
+        InputError: it returns something else than a finite vector.
+    """
     with torch.enable_grad():
-        r = residuals()
+        r = checked_residuals(residuals())
     blocks = []
     for rows in torch.eye(len(r), dtype=r.dtype, device=r.device).split(_ROWS):
         grads = torch.autograd.grad(
@@ -76,3 +82,11 @@ def linearize(residuals: Callable[[], Tensor], parameters: Sequence[Tensor]) -> 
         )
         blocks.append(torch.cat([grad.flatten(1) for grad in grads], 1))
     return DenseLinearization(r.detach(), torch.cat(blocks))
+
+
+def checked_residuals(r: Tensor) -> Float[Tensor, " n"]:
+    """The residuals, if they are one finite vector; otherwise InputError."""
+    if r.ndim != 1 or not bool(torch.isfinite(r).all()):
+        bad = f"of shape {tuple(r.shape)}" if r.ndim != 1 else "with values that are not finite"
+        raise InputError(f"The residuals are {bad}; a Gauss-Newton step needs one finite vector [n], loss |r|^2 / 2.")
+    return r

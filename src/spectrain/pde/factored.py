@@ -1,12 +1,12 @@
 """The Jacobian of a residual vector in factored form: products and kernel without the Jacobian.
 
-Legend: n residuals, P parameters. Residuals come in blocks of rows (one for each condition and component), each with the
+Legend: n residuals, P parameters. Residuals come in blocks of rows, one for each condition and component, all with the
 same layers; the factor of a layer's weight is G[i] = sum over channels s of b[i, s] (x) a[i, s], so that
 
     K = sum over layers and channel pairs (s, t) of (A_s A_t^T) o (B_s B_t^T),
 
-or, where in * out is small against the number of channel pairs times (in + out), the layer's Jacobian and a product: the
-cheaper one by the flops that `kernels.gram` counts.
+or, where in * out is small against the number of channel pairs times (in + out), the layer's Jacobian and a product:
+the cheaper one by the flops that `kernels.gram` counts.
 """
 
 from collections.abc import Mapping

@@ -1,8 +1,8 @@
 """The function a network stands for, with its derivatives, as residuals see it.
 
 Legend: n points, d inputs, C outputs.
-A residual is a function of a `Field`, written with `u`, `grad_u`, `second_u` and `laplace_u`; where the derivatives come
-from (channels that pass forward, or torch.func) is the field's business.
+A residual is a function of a `Field`, written with `u`, `grad_u`, `second_u` and `laplace_u`; where the derivatives
+come from (channels that pass forward, or torch.func) is the field's business.
 """
 
 from abc import ABC, abstractmethod

@@ -1,10 +1,10 @@
 """Forward propagation of a function's value, gradient and diagonal second derivatives through a network.
 
 Legend: n points, d inputs, S channels, F features of a layer.
-A `Jet` holds h [n, S, F]: channel 0 the value, then one channel for each first derivative and one for each second-order
-group G, sum_{i in G} d2/dx_i2 (all of d in one group: the Laplacian). It passes through a module's own forward in place of
-x: torch's functions are answered by `__torch_function__`, so that residual connections, Fourier features and layers of
-the user's own need nothing special. What is not in the table below raises `NoJetError`.
+A `Jet` holds h [n, S, F]: channel 0 the value, then one channel for each first derivative and one for each group G of
+inputs, sum_{i in G} d2/dx_i2 (all inputs in one group: the Laplacian). It passes through a module's own forward in
+place of x: torch's functions are answered by `__torch_function__`, so that residual connections, Fourier features and
+layers of the user's own need nothing special. What is not in the table below raises `NoJetError`.
 
     linear       z_s = h_s W^T, the bias on channel 0 only
     phi          phi(h_0);  phi'(h_0) h_i;  phi'(h_0) h_G + phi''(h_0) sum_{i in G} h_i^2

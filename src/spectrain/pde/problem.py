@@ -278,7 +278,7 @@ class Residuals:
             grads = torch.func.vmap(torch.func.jacrev(residual), axes)(params, part.x, part.data)
             r = torch.func.vmap(residual, axes)(params, part.x, part.data)
             values.append(r.T.flatten())
-            blocks.append(torch.cat([grad.transpose(0, 1).flatten(0, 1).flatten(1) for grad in grads.values()], 1))
+            blocks.append(torch.cat([grad.transpose(0, 1).reshape(r.numel(), -1) for grad in grads.values()], 1))
         return DenseLinearization(torch.cat(values), torch.cat(blocks))
 
     def _by_jets(self, name: str) -> Tensor:

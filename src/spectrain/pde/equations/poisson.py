@@ -17,8 +17,8 @@ class Poisson(Equation):
     """``-Laplace u = f`` on [0, 1]^d, u given on the boundary.
 
     "sines": u = prod_i sin(k pi x_i), zero on the boundary for whole k. "cosines": u = sum_i cos(k pi x_i). Both are
-    eigenfunctions of the Laplacian, with d (k pi)^2 and (k pi)^2. The equation is divided by the eigenvalue, so that its
-    residual has the size of u.
+    eigenfunctions of the Laplacian, with d (k pi)^2 and (k pi)^2. The equation is divided by the eigenvalue, so that
+    its residual has the size of u.
     """
 
     def __init__(self, dim: int = 2, frequency: float = 1.0, solution: Literal["sines", "cosines"] = "sines") -> None:
