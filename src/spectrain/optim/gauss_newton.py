@@ -33,7 +33,8 @@ class GaussNewton(torch.optim.Optimizer):
     2401.10190): d minimises ``|r + J d|^2 + n ridge |d - momentum d_before|^2``.
 
     `residuals` is called with gradients for the Jacobian and without for the line search, at the same points. If it has
-    a method `linearize()` (`spectrain.pde.Residuals` has), that makes the Jacobian's products, without the Jacobian.
+    a method `linearize()` (`spectrain.pde.Residuals` has), that makes the Jacobian's products, without the Jacobian;
+    it may also be a function that returns such an object.
     When the factorisation fails or no step along d lowers the loss, the step is one along -J^T r, and a warning says
     so. `state["halvings"]`, `["fallbacks"]` and `["step_size"]` tell of it.
 
@@ -48,7 +49,7 @@ class GaussNewton(torch.optim.Optimizer):
             raise InputError(f"optimizer.mu={mu} must be above 0: the damping, relative to the trace of the kernel.")
         if not 0 <= momentum < 1:
             raise InputError(f"optimizer.momentum={momentum} must be at least 0 and below 1.")
-        super().__init__(params, {"mu": mu, "momentum": momentum, "lr": 1.0})
+        super().__init__(params, {"mu": mu, "momentum": momentum})
         if len(self.param_groups) != 1:
             raise InputError("GaussNewton takes all parameters in one group: they share one kernel.")
         self.state["halvings"], self.state["fallbacks"], self.state["step_size"] = 0, 0, 0.0  # type: ignore[index]
@@ -62,17 +63,24 @@ class GaussNewton(torch.optim.Optimizer):
         """One step on the residuals that `closure` returns; the loss before it."""
         if closure is None:
             raise InputError("GaussNewton.step needs the function that returns the residual vector.")
-        with torch.enable_grad():
-            lin = closure.linearize() if hasattr(closure, "linearize") else linearize(closure, self._params)
+        residuals, lin = self._linearized(closure)
         loss = 0.5 * checked_residuals(lin.r).square().sum()
         settings, before = self.param_groups[0], self.state.get("direction")  # type: ignore[call-overload]
         d = ridge_direction(lin, settings["mu"], settings["momentum"], before)
-        if d is None or not self._search(closure, lin, settings["lr"] * d, loss):
+        if d is None or not self._search(residuals, lin, d, loss):
             what = "the factorisation of the kernel failed" if d is None else "no step along it lowers the loss"
-            d = self._fall_back(closure, lin, loss, what)
+            d = self._fall_back(residuals, lin, loss, what)
         if settings["momentum"]:
             self.state["direction"] = d  # type: ignore[index]
         return loss
+
+    def _linearized(self, closure: Callable[[], Any]) -> tuple[Callable[[], Tensor], Linearization]:
+        """The function that returns r, and r linearised; Lightning wraps closures, so one may return the other."""
+        with torch.enable_grad():
+            source = closure if hasattr(closure, "linearize") else closure()
+            if isinstance(source, Tensor):
+                return closure, linearize(source, self._params)
+            return source, source.linearize()
 
     def _fall_back(self, closure: Callable[[], Tensor], lin: Linearization, loss: Tensor, what: str) -> Tensor:
         """A plain step of gradient descent, its size by the same search."""

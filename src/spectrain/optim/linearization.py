@@ -4,7 +4,7 @@ Legend: n residuals, P parameters (of all tensors, flattened one after the other
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
@@ -67,16 +67,14 @@ class DenseLinearization(Linearization):
         return self._J.T @ v
 
 
-def linearize(residuals: Callable[[], Tensor], parameters: Sequence[Tensor]) -> Linearization:
-    """Of any function that returns a residual vector with a graph, by one backward for every row of J.
+def linearize(r: Float[Tensor, " n"], parameters: Sequence[Tensor]) -> Linearization:
+    """Of any residual vector with a graph, by one backward for every row of J.
 
     Raises:
-        InputError: it returns something else than a finite vector.
+        InputError: it is not a finite vector.
     """
-    with torch.enable_grad():
-        r = checked_residuals(residuals())
     blocks = []
-    for rows in torch.eye(len(r), dtype=r.dtype, device=r.device).split(_ROWS):
+    for rows in torch.eye(len(checked_residuals(r)), dtype=r.dtype, device=r.device).split(_ROWS):
         grads = torch.autograd.grad(
             r, parameters, rows, is_grads_batched=True, retain_graph=True, allow_unused=True, materialize_grads=True
         )

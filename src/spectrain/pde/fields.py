@@ -107,28 +107,28 @@ class PointField(Field):
 
     def value(self) -> Float[Tensor, "n C"]:
         """The function at every point."""
-        return torch.func.vmap(self._function)(self.x)
+        found: Tensor = torch.func.vmap(self._function)(self.x)
+        return found
 
     def first(self) -> Float[Tensor, "n C d"]:
         """Its Jacobian at every point."""
-        return torch.func.vmap(torch.func.jacfwd(self._function))(self.x)
+        found: Tensor = torch.func.vmap(torch.func.jacfwd(self._function))(self.x)
+        return found
 
     def second(self, group: tuple[int, ...]) -> Float[Tensor, "n C"]:
         """Two directional derivatives for each input."""
         return torch.stack([torch.func.vmap(self._along(i))(self.x) for i in group]).sum(0)
 
     def _along(self, i: int) -> Callable[[Tensor], Tensor]:
-        def once(x: Tensor) -> Tensor:
-            direction = torch.zeros_like(x)
-            direction[i] = 1
-            return torch.func.jvp(self._function, (x,), (direction,))[1]
+        def derivative(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+            def along(x: Tensor) -> Tensor:
+                direction = torch.nn.functional.one_hot(torch.tensor(i, device=x.device), len(x)).to(x.dtype)
+                change: Tensor = torch.func.jvp(function, (x,), (direction,))[1]
+                return change
 
-        def twice(x: Tensor) -> Tensor:
-            direction = torch.zeros_like(x)
-            direction[i] = 1
-            return torch.func.jvp(once, (x,), (direction,))[1]
+            return along
 
-        return twice
+        return derivative(derivative(self._function))
 
 
 class Inquiry(PointField):

@@ -189,16 +189,16 @@ class Jet:
     def __torch_function__(
         cls, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
     ) -> "Jet":
-        answer = FUNCTIONS.get(func)
-        if answer is None:
+        if func not in FUNCTIONS:
             raise NoJetError(f"the function {getattr(func, '__name__', func)}")
-        return answer(*args, **(kwargs or {}))
+        return FUNCTIONS[func](*args, **(kwargs or {}))
 
 
 def _add(one: Any, other: Any, *, alpha: float = 1) -> Jet:
     if isinstance(one, Jet) and isinstance(other, Jet):
         return Jet(one.h + alpha * other.h, one.channels)
-    return one.plus(alpha * other) if isinstance(one, Jet) else (alpha * other).plus(one)
+    jet: Jet = one.plus(alpha * other) if isinstance(one, Jet) else (alpha * other).plus(one)
+    return jet
 
 
 def _subtract(one: Any, other: Any, *, alpha: float = 1) -> Jet:
@@ -208,7 +208,8 @@ def _subtract(one: Any, other: Any, *, alpha: float = 1) -> Jet:
 def _multiply(one: Any, other: Any) -> Jet:
     if isinstance(one, Jet) and isinstance(other, Jet):
         return one.times(other)
-    return one.scaled(other) if isinstance(one, Jet) else other.scaled(one)
+    jet: Jet = one.scaled(other) if isinstance(one, Jet) else other.scaled(one)
+    return jet
 
 
 def _power(jet: Any, power: Any) -> Jet:

@@ -6,8 +6,7 @@ Legend: n residuals of all conditions, d inputs, C outputs, m components of one 
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from jaxtyping import Float
@@ -30,8 +29,7 @@ _KINKED = (
 COEFFICIENTS = "coefficients"
 
 
-@dataclass(frozen=True)
-class Points:
+class Points(NamedTuple):
     """Collocation points of one condition: x [n, d], and data [n, ...] where there are measurements."""
 
     x: Float[Tensor, "n d"]
@@ -109,10 +107,8 @@ class Problem:
         self.conditions = {condition.name: condition for condition in equation.all_conditions()}
         self._counts = {name: points if name == "interior" else boundary_points for name in self.conditions}
         self.weights = self._checked_weights(weights or {})
-        parameter = next((p for p in network.parameters() if p.is_floating_point()), None)
-        if parameter is None:
+        if not self.parameters():
             raise InputError(f"{equation.name}: the network has no parameters to train.")
-        self.dtype, self.device = parameter.dtype, parameter.device
         if self.dtype != torch.float64:
             warnings.warn(
                 f"{equation.name}: the network is in {str(self.dtype).removeprefix('torch.')}; second derivatives and "
@@ -123,6 +119,16 @@ class Problem:
             )
         self._channels = self._inquire()
         self.why_not = self._why_no_jets()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The network's."""
+        return self.parameters()[0].dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The network's."""
+        return self.parameters()[0].device
 
     @property
     def by_jets(self) -> bool:

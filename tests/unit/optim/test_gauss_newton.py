@@ -23,7 +23,7 @@ def test_linearize_is_the_jacobian() -> None:
     net = nn.Sequential(nn.Linear(2, 5), nn.Tanh(), nn.Linear(5, 1)).double()
     x = torch.rand(150, 2, dtype=torch.float64)  # more rows than one batch of backward passes
     params = list(net.parameters())
-    lin = linearize(lambda: net(x)[:, 0], params)
+    lin = linearize(net(x)[:, 0], params)
     rows = [torch.cat([g.flatten() for g in torch.autograd.grad(net(p[None])[0, 0], params)]) for p in x]
     assert torch.allclose(lin.jacobian(), torch.stack(rows), atol=1e-14)
     assert torch.allclose(lin.r, net(x)[:, 0])
