@@ -41,7 +41,7 @@ class Equation:
         coefficients: unknown numbers in the equation and where to start from; a residual reads
             ``field.coefficients[name]``.
         true_coefficients: what they are, for the report.
-        mu: the damping of `GaussNewton` that suits it, relative to the trace.
+        up_to_constant: outputs that the equation determines up to a constant, such as a pressure.
     """
 
     domain: Domain
@@ -49,6 +49,7 @@ class Equation:
     interior_weight: float = 1.0
     coefficients: ClassVar[Mapping[str, float]] = {}
     true_coefficients: ClassVar[Mapping[str, float]] = {}
+    up_to_constant: ClassVar[tuple[int, ...]] = ()
 
     @property
     def name(self) -> str:

@@ -191,7 +191,8 @@ class Jet:
     ) -> "Jet":
         if func not in FUNCTIONS:
             raise NoJetError(f"the function {getattr(func, '__name__', func)}")
-        return FUNCTIONS[func](*args, **(kwargs or {}))
+        answer: Jet = FUNCTIONS[func](*args, **(kwargs or {}))
+        return answer
 
 
 def _add(one: Any, other: Any, *, alpha: float = 1) -> Jet:

@@ -117,7 +117,7 @@ class Problem:
                 SpectrainWarning,
                 stacklevel=2,
             )
-        self._channels = self._inquire()
+        self.channels = self._inquire()
         self.why_not = self._why_no_jets()
 
     @property
@@ -225,7 +225,7 @@ class Problem:
 
     def _record(self, name: str, points: Points, scale: float) -> Any:
         named = {f"{COEFFICIENTS}.{key}": p for key, p in self.coefficients().items()}
-        residual, channels = self.conditions[name].residual, self._channels[name]
+        residual, channels = self.conditions[name].residual, self.channels[name]
         return record(self.network, named, residual, points.x, points.data, channels, scale)
 
 
@@ -289,7 +289,7 @@ class Residuals:
 
     def _by_jets(self, name: str) -> Tensor:
         problem, part = self._problem, self.points[name]
-        jet: Any = problem.network(Jet.of_points(part.x, problem._channels[name]))
+        jet: Any = problem.network(Jet.of_points(part.x, problem.channels[name]))
         field = JetField(jet, part.x, part.data, problem.coefficients())
         return self._scale[name] * problem.conditions[name].residual(field).reshape(len(part.x), -1)
 
@@ -297,7 +297,8 @@ class Residuals:
         part = self.points[name]
         params = {key: p for key, p in self._problem.network.named_parameters() if p.requires_grad}
         axes = (None, 0, None if part.data is None else 0)
-        return torch.func.vmap(self._one_point(name), axes)(params, part.x, part.data)
+        r: Tensor = torch.func.vmap(self._one_point(name), axes)(params, part.x, part.data)
+        return r
 
     def _one_point(self, name: str) -> Any:
         """(parameters, x [d], data) -> weighted residual [m]."""

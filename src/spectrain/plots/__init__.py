@@ -7,14 +7,20 @@ from spectrain.plots.figures import (
     reconstruction_figure,
     spectrum_figure,
 )
+from spectrain.plots.physics import convergence_figure, kernel_figure, map_figure, profile_figure, save_animation
 from spectrain.plots.style import load_arrays, save_figure
 
 __all__ = [
     "band_energy_figure",
     "band_names",
+    "convergence_figure",
+    "kernel_figure",
     "load_arrays",
+    "map_figure",
+    "profile_figure",
     "psnr_figure",
     "reconstruction_figure",
+    "save_animation",
     "save_figure",
     "spectrum_figure",
 ]
