@@ -17,17 +17,15 @@ import pytorch_lightning as pl
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from pytorch_lightning.utilities.exceptions import (  # type: ignore[attr-defined]
-    MisconfigurationException,
-    SIGTERMException,
-)
 
 from spectrain.cli import build
 from spectrain.cli.allowlist import check_targets
 from spectrain.cli.choose_map import choose_map
 from spectrain.cli.config_dir import config_dir
 from spectrain.cli.errors import INTERRUPTED, explain, run_guarded
+from spectrain.cli.fitting import fit_guarded
 from spectrain.cli.launch import launch
+from spectrain.cli.physics import is_physics, train_physics
 from spectrain.cli.run_folder import choose_run_folder, load_checkpoint, make_run_folder, resumed_config
 from spectrain.cli.validation import validate
 from spectrain.errors import InputError
@@ -43,8 +41,6 @@ from spectrain.lightning import (
     WideNetworkModule,
 )
 from spectrain.lightning.report import finish_run
-
-TERMINATED = 143  # exit code after SIGTERM, as shells report it
 
 
 @dataclass
@@ -74,6 +70,8 @@ def train(cfg: DictConfig, overrides: list[str] | None = None, task: str = "imag
     build.check_groups(cfg)
     check_targets(cfg, cfg.allow_targets)
     folder = choose_run_folder(cfg, task)
+    if is_physics(cfg):
+        return _train_physics(cfg, folder)
     run = fit(cfg, folder)
     baseline, stopped = None, run.interrupted
     if cfg.baseline and build.is_on(cfg, "preconditioner") and not stopped:
@@ -82,12 +80,23 @@ def train(cfg: DictConfig, overrides: list[str] | None = None, task: str = "imag
         folder, run.trainer, run.module, run.history, run.spectrum, baseline=baseline, figures=cfg.figures
     )
     if run.interrupted:
-        step, steps = run.trainer.global_step, run.trainer.max_steps
-        command = resume_command(folder, list(cfg.allow_targets))
-        print(f"Stopped at step {step} of {steps}. To resume:\n  {command}")
+        _say_how_to_resume(cfg, folder, run.trainer)
     if stopped:
         raise KeyboardInterrupt
     return summary
+
+
+def _train_physics(cfg: DictConfig, folder: Path) -> dict[str, Any]:
+    summary, run = train_physics(cfg, folder)
+    if run.interrupted:
+        _say_how_to_resume(cfg, folder, run.trainer)
+        raise KeyboardInterrupt
+    return summary
+
+
+def _say_how_to_resume(cfg: DictConfig, folder: Path, trainer: pl.Trainer) -> None:
+    command = resume_command(folder, list(cfg.allow_targets))
+    print(f"Stopped at step {trainer.global_step} of {trainer.max_steps}. To resume:\n  {command}")
 
 
 def fit(cfg: DictConfig, folder: Path) -> Run:
@@ -115,16 +124,7 @@ def fit(cfg: DictConfig, folder: Path) -> Run:
     make_run_folder(folder, cfg)  # from here on something is written
     trainer.loggers = [MetricsCSV(folder), *filter(None, [build.build(cfg, "logger")])]
     print(f"run folder: {folder}", flush=True)
-    try:
-        trainer.fit(module, datamodule=data, ckpt_path=cfg.ckpt_path, weights_only=True)
-    except MisconfigurationException as error:  # such as a checkpoint's monitor that nobody logs
-        raise InputError(str(error)) from error
-    except SIGTERMException:
-        sys.exit(TERMINATED)  # Lightning's own exit code would be 0
-    except SystemExit as end:  # Lightning's answer to a second Ctrl-C
-        raise KeyboardInterrupt from end
-    finally:
-        interrupt.give_back()
+    fit_guarded(trainer, module, data, cfg.ckpt_path, interrupt)
     return Run(folder, trainer, module, history, spectrum, interrupt.interrupted)
 
 

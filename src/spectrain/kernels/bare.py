@@ -53,7 +53,7 @@ def _add(tape: Tape, one: Any, other: Any) -> Tensor:
     return tape.add(*_sides(tape, one, other))
 
 
-def _linear(tape: Tape, input: Tensor, weight: Tensor, bias: Tensor | None = None) -> Tensor:
+def _linear(tape: Tape, input: Any, weight: Tensor, bias: Tensor | None = None) -> Any:
     return tape.linear(input, weight, bias)
 
 
@@ -69,7 +69,7 @@ def _expand(tape: Tape, p: Tensor, *sizes: Any) -> Tensor:
     return tape.add(p.new_zeros(full, requires_grad=False), p)
 
 
-_FUNCTIONS: dict[Callable[..., Any], Callable[..., Tensor]] = {
+_FUNCTIONS: dict[Callable[..., Any], Callable[..., Any]] = {
     torch.Tensor.mul: _multiply,
     torch.mul: _multiply,
     torch.Tensor.add: _add,

@@ -7,6 +7,9 @@ from spectrain.lightning.history import RunHistory
 from spectrain.lightning.interrupt import GracefulInterrupt
 from spectrain.lightning.loggers import MetricsCSV, wandb_logger
 from spectrain.lightning.module import WideNetworkModule
+from spectrain.lightning.physics_data import PDEDataModule
+from spectrain.lightning.physics_history import PhysicsHistory
+from spectrain.lightning.physics_module import PhysicsModule
 from spectrain.lightning.progress import TrainingProgress
 from spectrain.lightning.random_state import RandomState
 from spectrain.lightning.spectrum_callback import SpectrumCallback
@@ -16,6 +19,9 @@ __all__ = [
     "AutomaticRate",
     "GracefulInterrupt",
     "MetricsCSV",
+    "PDEDataModule",
+    "PhysicsHistory",
+    "PhysicsModule",
     "RandomState",
     "RunHistory",
     "SpectrumCallback",

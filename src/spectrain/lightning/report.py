@@ -52,7 +52,7 @@ def finish_run(
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
         drawn = draw_figures(folder / "figures", module, history, spectrum, baseline) if figures else []
         print_table(folder, summary)
-        _show(trainer, summary, drawn)
+        show(trainer, summary, drawn)
     return summary
 
 
@@ -93,6 +93,13 @@ def summarize(
         "refresh_share": spectrum.share,
         **_safety_summary(module),
         **_spectrum_summary(module, spectrum),
+        **environment(),
+    }
+
+
+def environment() -> dict[str, Any]:
+    """What a run's numbers depend on beside its settings: memory in MiB, versions, commit."""
+    return {
         "peak_memory_mib": _peak_memory_mib(),
         "spectrain": spectrain.__version__,
         "python": platform.python_version(),
@@ -193,7 +200,8 @@ def print_table(folder: Path, summary: dict[str, Any]) -> None:
     Console(file=sys.stdout, highlight=False, width=200).print(table)
 
 
-def _show(trainer: pl.Trainer, summary: dict[str, Any], drawn: list[tuple[str, Path, Figure]]) -> None:
+def show(trainer: pl.Trainer, summary: dict[str, Any], drawn: list[tuple[str, Path, Figure]]) -> None:
+    """Send figures and summary to the run's trackers."""
     for logger in trainer.loggers:
         if isinstance(logger, WandbLogger):
             logger.experiment.log({f"figures/{name}": wandb.Image(str(path)) for name, path, _ in drawn})

@@ -119,3 +119,19 @@ class FourierFeatures(nn.Module):
         """``[sin(2 pi B x), cos(2 pi B x)]``."""
         angles = 2 * math.pi * functional.linear(x, self.frequencies)
         return torch.cat([angles.sin(), angles.cos()], dim=-1)
+
+
+class PeriodicFeatures(nn.Module):
+    """Input 0 of period `period` as ``[sin(j w x_0), cos(j w x_0)]``, j = 1 .. harmonics, w = 2 pi / period; others kept.
+
+    What is built on it is periodic in that input, exactly. Shapes: input [n, d], output [n, 2 harmonics + d - 1].
+    """
+
+    def __init__(self, period: float, harmonics: int = 1) -> None:
+        super().__init__()
+        self.frequency, self.harmonics = 2 * math.pi / period, harmonics
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Sines and cosines of the first input, then the other inputs."""
+        angles = [j * self.frequency * x[:, :1] for j in range(1, self.harmonics + 1)]
+        return torch.cat([f(angle) for angle in angles for f in (torch.sin, torch.cos)] + [x[:, 1:]], 1)

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from spectrain.errors import InputError
-from spectrain.models.layers import Finer, FourierFeatures, Gaussian, NTKLinear, Sine
+from spectrain.models.layers import Finer, FourierFeatures, Gaussian, NTKLinear, PeriodicFeatures, Sine
 
 _T = TypeVar("_T")
 
@@ -90,6 +90,31 @@ def fourier(
         bias_scale=bias_scale,
     )
     return nn.Sequential(FourierFeatures(in_features, features, scale), *body)
+
+
+def periodic(
+    in_features: int,
+    out_features: int,
+    *,
+    period: float = 2.0,
+    harmonics: int = 1,
+    width: int = 64,
+    depth: int = 3,
+    activation: str = "tanh",
+    parameterization: str = "standard",
+    bias_scale: float = 0.3,
+) -> nn.Sequential:
+    """`mlp` on sines and cosines of the first input: periodic in it, exactly (Dong and Ni 2021, arXiv 2007.07442)."""
+    body = mlp(
+        2 * harmonics + in_features - 1,
+        out_features,
+        width=width,
+        depth=depth,
+        activation=activation,
+        parameterization=parameterization,
+        bias_scale=bias_scale,
+    )
+    return nn.Sequential(PeriodicFeatures(period, harmonics), *body)
 
 
 def siren(

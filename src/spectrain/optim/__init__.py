@@ -1,16 +1,22 @@
 """The parameter side as an optimizer, base optimizers that no library has in the form needed, and schedules."""
 
+from spectrain.optim.gauss_newton import GaussNewton
 from spectrain.optim.groups import apply_scales, scaled_groups
+from spectrain.optim.linearization import DenseLinearization, Linearization, linearize
 from spectrain.optim.modified_spectrum import ModifiedSpectrumOptimizer, switch_weights
 from spectrain.optim.muon import MuonWithAdam
 from spectrain.optim.schedules import constant, cosine
 
 __all__ = [
+    "DenseLinearization",
+    "GaussNewton",
+    "Linearization",
     "ModifiedSpectrumOptimizer",
     "MuonWithAdam",
     "apply_scales",
     "constant",
     "cosine",
+    "linearize",
     "scaled_groups",
     "switch_weights",
 ]

@@ -7,17 +7,23 @@ from spectrain.plots.figures import (
     reconstruction_figure,
     spectrum_figure,
 )
+from spectrain.plots.physics import convergence_figure, kernel_figure, map_figure, profile_figure, save_animation
 from spectrain.plots.race import pictures_figure, race_figure
 from spectrain.plots.style import load_arrays, save_figure, svg_text
 
 __all__ = [
     "band_energy_figure",
     "band_names",
+    "convergence_figure",
+    "kernel_figure",
     "load_arrays",
+    "map_figure",
     "pictures_figure",
+    "profile_figure",
     "psnr_figure",
     "race_figure",
     "reconstruction_figure",
+    "save_animation",
     "save_figure",
     "spectrum_figure",
     "svg_text",

@@ -1,0 +1,101 @@
+"""A run on a differential equation: what differs from a run on a photograph, between configuration and summary."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from spectrain.cli import build
+from spectrain.cli.fitting import fit_guarded
+from spectrain.cli.run_folder import make_run_folder
+from spectrain.errors import InputError
+from spectrain.lightning import (
+    GracefulInterrupt,
+    MetricsCSV,
+    PDEDataModule,
+    PhysicsHistory,
+    PhysicsModule,
+    RandomState,
+    SpectrumCallback,
+    TrainingProgress,
+)
+from spectrain.lightning.physics_report import finish_physics
+from spectrain.optim import GaussNewton
+
+
+@dataclass
+class PhysicsRun:
+    """What was built and trained."""
+
+    trainer: pl.Trainer
+    module: PhysicsModule
+    data: PDEDataModule
+    history: PhysicsHistory
+    interrupted: bool
+
+
+def is_physics(cfg: DictConfig) -> bool:
+    """Whether ``data=`` names an equation."""
+    target = get_object(cfg.data["_target_"])
+    return isinstance(target, type) and issubclass(target, PDEDataModule)
+
+
+def check_physics(cfg: DictConfig) -> None:
+    """Settings that do not go together.
+
+    Raises:
+        InputError: naming the keys.
+    """
+    gauss_newton = get_object(cfg.optimizer["_target_"]) is GaussNewton
+    if gauss_newton and build.is_on(cfg, "preconditioner"):
+        raise InputError(
+            "optimizer=gauss_newton is itself S with the ridge map at every step; add preconditioner=none, or take "
+            "optimizer=soap for S with another map."
+        )
+    period, every = cfg.data.get("resample_every_n_steps", 1), cfg.spectrum.every_n_steps
+    if build.is_on(cfg, "preconditioner") and period is not None and period % every:
+        raise InputError(
+            f"data.resample_every_n_steps={period} draws other points than those of the spectrum, which is taken every "
+            f"spectrum.every_n_steps={every} steps; give a multiple of {every}, or null for fixed points."
+        )
+
+
+def fit_physics(cfg: DictConfig, folder: Path) -> PhysicsRun:
+    """Build everything, make the run folder, train."""
+    check_physics(cfg)
+    config_yaml = OmegaConf.to_yaml(cfg)
+    cfg.paths.run_dir = str(folder)
+    pl.seed_everything(cfg.seed, verbose=False)
+    data: PDEDataModule = build.build_data(cfg)
+    network = build.build_network(cfg, data)
+    if str(cfg.trainer.precision).startswith("64"):
+        network.double()  # before the checks, which warn of single precision
+    module = PhysicsModule(
+        network,
+        data,
+        build.build(cfg, "optimizer"),
+        schedule=build.build(cfg, "schedule"),
+        scale_free=bool(cfg.optimizer.get("scale_free", False)),
+        preconditioner=build.build(cfg, "preconditioner"),
+        rank=cfg.spectrum.rank,
+        every_n_steps=cfg.spectrum.every_n_steps,
+        config_yaml=config_yaml,
+        hparams=OmegaConf.to_container(cfg, resolve=True),
+    )
+    history, interrupt = PhysicsHistory(), GracefulInterrupt()
+    callbacks = [c for c in build.build_callbacks(cfg) if not isinstance(c, SpectrumCallback)]
+    trainer = build.build_trainer(cfg, [history, RandomState(), interrupt, TrainingProgress(), *callbacks])
+    make_run_folder(folder, cfg)  # from here on something is written
+    trainer.loggers = [MetricsCSV(folder), *filter(None, [build.build(cfg, "logger")])]
+    print(f"run folder: {folder}", flush=True)
+    fit_guarded(trainer, module, data, cfg.ckpt_path, interrupt)
+    return PhysicsRun(trainer, module, data, history, interrupt.interrupted)
+
+
+def train_physics(cfg: DictConfig, folder: Path) -> tuple[dict[str, Any], PhysicsRun]:
+    """Train, and leave summary, figures and field."""
+    run = fit_physics(cfg, folder)
+    return finish_physics(folder, run.trainer, run.module, run.data, run.history, figures=cfg.figures), run

@@ -1,0 +1,158 @@
+"""The LightningModule that trains a network on the residuals of an equation.
+
+Legend: n residuals, k modes.
+"""
+
+import time
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import LRScheduler
+
+import spectrain
+from spectrain.errors import InputError
+from spectrain.lightning.physics_data import PDEDataModule
+from spectrain.optim import GaussNewton, apply_scales, scaled_groups
+from spectrain.pde import Residuals
+from spectrain.pde.evaluation import errors
+from spectrain.preconditioners import SamplePreconditioner
+from spectrain.spectrum import Spectrum
+
+# A spectrum of more residuals than this takes the top modes only.
+DENSE_UP_TO, TOP = 1536, 256
+# Losses on fresh points above this many times the training loss are overfitting, and said so.
+PARTED = 100.0
+
+
+class PhysicsModule(pl.LightningModule):
+    """Trains a network on an equation: Gauss-Newton on the residual vector, or any optimizer on its loss |r|^2 / 2.
+
+    With a preconditioner, S acts on the gradient at the residual vector, r -> S r, and the optimizer is any other than
+    Gauss-Newton, which is itself S with the ridge map. Its spectrum is that of the residuals' kernel K/n, taken anew
+    every `every_n_steps` steps.
+
+    Args:
+        network: any `nn.Module` from the equation's inputs to its outputs.
+        data: the equation and its points.
+        optimizer, schedule, scale_free, preconditioner, config_yaml, hparams: as `WideNetworkModule`.
+        rank, every_n_steps: of the preconditioner's spectrum.
+    """
+
+    def __init__(
+        self,
+        network: torch.nn.Module,
+        data: PDEDataModule,
+        optimizer: Callable[[Iterable[Any]], Optimizer],
+        *,
+        schedule: Callable[[Optimizer], LRScheduler] | None = None,
+        scale_free: bool = False,
+        preconditioner: SamplePreconditioner | None = None,
+        rank: int = 128,
+        every_n_steps: int = 100,
+        config_yaml: str = "",
+        hparams: Any = None,
+    ) -> None:
+        super().__init__()
+        self.automatic_optimization = False  # Gauss-Newton needs the residual vector, not its gradient
+        self.problem = data.problem(network)
+        self.network = self.problem.network
+        self.preconditioner, self.rank, self.every_n_steps = preconditioner, rank, every_n_steps
+        self.measured: dict[str, float] = {}
+        self.refreshes, self.refresh_seconds = 0, 0.0
+        self._data, self._optimizer, self._schedule = data, optimizer, schedule
+        self._scale_free, self._config_yaml = scale_free, config_yaml
+        if hparams:
+            self.save_hyperparameters(hparams)
+
+    def residuals(self, step: int, *, fresh: bool = False) -> Residuals:
+        """The residual vector at the points of a step, or at fresh ones."""
+        return self.problem.residuals(self.problem.draw(self._data.generator(step, fresh=fresh)))
+
+    def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
+        """One optimizer step on the points of this step."""
+        step = self.trainer.global_step
+        residuals = self.residuals(step)
+        optimizer: Any = self.optimizers()
+        if isinstance(optimizer.optimizer, GaussNewton):
+            loss = optimizer.step(closure=lambda: residuals)
+            self.log("optimizer/step_size", optimizer.state["step_size"])
+        else:
+            if self.preconditioner is not None and step % self.every_n_steps == 0:
+                self._refresh(residuals)
+            loss = optimizer.step(closure=lambda: self._loss(residuals, optimizer))
+            if self._schedule is not None:
+                self.lr_schedulers().step()  # type: ignore[union-attr, call-arg]
+            self.log("optimizer/lr", float(optimizer.param_groups[0]["lr"]))
+        if not bool(torch.isfinite(loss)):
+            raise InputError(
+                f"The loss is {float(loss)} at step {step}; the run stops here. Try a lower optimizer.lr, or "
+                "optimizer=gauss_newton, whose line search cannot diverge."
+            )
+        self.log("step", float(self.trainer.global_step))
+        self.log("train/loss", loss.detach(), prog_bar=True)
+        return {"loss": loss.detach()}
+
+    def _loss(self, residuals: Residuals, optimizer: Any) -> Tensor:
+        """|r|^2 / 2 with its gradient; S enters in the backward pass."""
+        optimizer.zero_grad()
+        with torch.enable_grad():
+            r = residuals()
+            loss = 0.5 * (r if self.preconditioner is None else self.preconditioner(r)).square().sum()
+            self.manual_backward(loss)
+        return loss.detach()
+
+    def _refresh(self, residuals: Residuals) -> None:
+        assert self.preconditioner is not None
+        begun = time.perf_counter()
+        K = residuals.linearize().gram()
+        self.preconditioner.update(Spectrum.from_kernel(K, rank=min(self.rank, len(K))), dtype=K.dtype)
+        self.refreshes += 1
+        self.refresh_seconds += time.perf_counter() - begun
+
+    def spectrum(self) -> Spectrum:
+        """Of the residuals' kernel K/n at the present weights and the points of step 0."""
+        K = self.residuals(0).linearize().gram()
+        return Spectrum.from_kernel(K, rank=None if len(K) <= DENSE_UP_TO else TOP)
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        """Errors against the solution, and the loss on fresh points."""
+        self.measure(self.trainer.global_step)
+        self.log("step", float(self.trainer.global_step))
+        for name, value in self.measured.items():
+            self.log(f"val/{name}", value, prog_bar=name == "l2_error")
+
+    @torch.no_grad()
+    def measure(self, step: int) -> None:
+        """Fill `measured` at the present weights."""
+        x = self._data.evaluation_points
+        values = errors(self.problem, x)
+        values["fresh_loss"] = float(self.residuals(step, fresh=True).loss())
+        values["point_loss"] = float(self.residuals(step).loss())
+        self.measured = values
+
+    def configure_optimizers(self) -> Any:
+        """The optimizer and, for others than Gauss-Newton, its schedule."""
+        if self._scale_free:
+            optimizer = apply_scales(self._optimizer(scaled_groups(self.network)))
+        else:
+            optimizer = self._optimizer(self.problem.parameters())
+        if self._schedule is None or isinstance(optimizer, GaussNewton):
+            self._schedule = None
+            return optimizer
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._schedule(optimizer), "interval": "step"}}
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Add version, configuration and preconditioner; a checkpoint holds tensors and primitives only."""
+        checkpoint["spectrain_version"] = spectrain.__version__
+        checkpoint["config"] = self._config_yaml
+        if self.preconditioner is not None:
+            checkpoint["preconditioner"] = self.preconditioner.state_dict()
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Restore the preconditioner."""
+        if self.preconditioner is not None and "preconditioner" in checkpoint:
+            self.preconditioner.load_state_dict(checkpoint["preconditioner"])

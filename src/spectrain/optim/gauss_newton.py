@@ -1,0 +1,145 @@
+"""Gauss-Newton in sample space: the ridge map of the residuals' kernel at every step, with a line search.
+
+Legend: n residuals, P parameters, K = J J^T [n, n] the kernel of the residual vector r [n], loss = |r|^2 / 2.
+"""
+
+import warnings
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from spectrain.errors import InputError, SpectrainWarning
+from spectrain.optim.linearization import Linearization, checked_residuals, linearize
+
+HALVINGS = 30
+
+
+class GaussNewton(torch.optim.Optimizer):
+    """``w <- w - t J^T S r`` with S the ridge map, ``S = (K/n + ridge)^-1``, and t by a line search.
+
+    ::
+
+        optimizer = GaussNewton(network.parameters())
+        for step in range(200):
+            loss = optimizer.step(residuals)  # residuals() -> r [n], the loss is |r|^2 / 2
+
+    ridge = mu trace(K)/n, in units of the eigenvalues of K/n. S is solved with by Cholesky, of K [n, n] or, when P < n,
+    of J^T J [P, P]: the same step, since J^T (J J^T + c)^-1 = (J^T J + c)^-1 J^T. t starts at the minimiser of the
+    linearised loss, ``-(r . J d) / |J d|^2``, and is halved until the true loss falls. This is the energy natural
+    gradient (Mueller and Zeinhofer 2023, arXiv 2302.13163), and with momentum SPRING (Goldshlager et al. 2024, arXiv
+    2401.10190): d minimises ``|r + J d|^2 + n ridge |d - momentum d_before|^2``.
+
+    `residuals` is called with gradients for the Jacobian and without for the line search, at the same points. If it has
+    a method `linearize()` (`spectrain.pde.Residuals` has), that makes the Jacobian's products, without the Jacobian;
+    it may also be a function that returns such an object.
+    When the factorisation fails or no step along d lowers the loss, the step is one along -J^T r, and a warning says
+    so. `state["halvings"]`, `["fallbacks"]` and `["step_size"]` tell of it.
+
+    Raises:
+        InputError: mu or momentum out of range, residuals that are not a finite vector.
+    """
+
+    def __init__(
+        self, params: Iterable[Tensor] | Iterable[dict[str, Any]], mu: float = 1e-8, momentum: float = 0.0
+    ) -> None:
+        if not mu > 0:
+            raise InputError(f"optimizer.mu={mu} must be above 0: the damping, relative to the trace of the kernel.")
+        if not 0 <= momentum < 1:
+            raise InputError(f"optimizer.momentum={momentum} must be at least 0 and below 1.")
+        super().__init__(params, {"mu": mu, "momentum": momentum})
+        if len(self.param_groups) != 1:
+            raise InputError("GaussNewton takes all parameters in one group: they share one kernel.")
+        self.state["halvings"], self.state["fallbacks"], self.state["step_size"] = 0, 0, 0.0  # type: ignore[index]
+
+    @property
+    def _params(self) -> list[Tensor]:
+        return [p for p in self.param_groups[0]["params"] if p.requires_grad]
+
+    @torch.no_grad()
+    def step(self, closure: Callable[[], Tensor] | None = None) -> Tensor:  # type: ignore[override]
+        """One step on the residuals that `closure` returns; the loss before it."""
+        if closure is None:
+            raise InputError("GaussNewton.step needs the function that returns the residual vector.")
+        residuals, lin = self._linearized(closure)
+        loss = 0.5 * checked_residuals(lin.r).square().sum()
+        settings, before = self.param_groups[0], self.state.get("direction")  # type: ignore[call-overload]
+        d = ridge_direction(lin, settings["mu"], settings["momentum"], before)
+        if d is None or not self._search(residuals, lin, d, loss):
+            what = "the factorisation of the kernel failed" if d is None else "no step along it lowers the loss"
+            d = self._fall_back(residuals, lin, loss, what)
+        if settings["momentum"]:
+            self.state["direction"] = d  # type: ignore[index]
+        return loss
+
+    def _linearized(self, closure: Callable[[], Any]) -> tuple[Callable[[], Tensor], Linearization]:
+        """The function that returns r, and r linearised; Lightning wraps closures, so one may return the other."""
+        with torch.enable_grad():
+            source = closure if hasattr(closure, "linearize") else closure()
+            if isinstance(source, Tensor):
+                return closure, linearize(source, self._params)
+            return source, source.linearize()
+
+    def _fall_back(self, closure: Callable[[], Tensor], lin: Linearization, loss: Tensor, what: str) -> Tensor:
+        """A plain step of gradient descent, its size by the same search."""
+        self.state["fallbacks"] += 1  # type: ignore[index]
+        g = -lin.pull(lin.r)
+        moved = self._search(closure, lin, g, loss)
+        if self.state["fallbacks"] == 1:  # type: ignore[index]
+            end = "a plain gradient step was made" if moved else "nor one along the gradient: the weights stay"
+            message = f"Gauss-Newton direction given up ({what}); {end}. A larger optimizer.mu may help. Said once."
+            warnings.warn(message, SpectrainWarning, stacklevel=4)
+        return g if moved else torch.zeros_like(g)
+
+    def _search(self, closure: Callable[[], Tensor], lin: Linearization, d: Tensor, loss: Tensor) -> bool:
+        """Move by t d, t halved from the minimiser of |r + t J d|^2 until the loss falls; False if it never does."""
+        Jd = lin.push(d)
+        t = -torch.dot(lin.r, Jd) / Jd.square().sum()
+        if not (bool(torch.isfinite(t)) and t > 0):
+            return False
+        start = [p.clone() for p in self._params]
+        for halving in range(HALVINGS):
+            self._move(start, t * d)
+            trial = 0.5 * closure().square().sum()
+            if trial < loss:  # never for nan
+                self.state["halvings"], self.state["step_size"] = halving, float(t)  # type: ignore[index]
+                return True
+            t = t / 2
+        self._move(start, torch.zeros_like(d))
+        return False
+
+    def _move(self, start: list[Tensor], d: Float[Tensor, " P"]) -> None:
+        for p, origin, change in zip(self._params, start, d.split([p.numel() for p in start]), strict=True):
+            p.copy_(origin + change.view_as(p))
+
+
+def ridge_direction(
+    lin: Linearization, mu: float, momentum: float = 0.0, before: Float[Tensor, " P"] | None = None
+) -> Float[Tensor, " P"] | None:
+    """The minimiser d of ``|r + J d|^2 + c |d - m d_before|^2``, ``c = mu trace(K)``; None where Cholesky fails.
+
+    With z = r + m J d_before:  d = m d_before - J^T (K + c)^-1 z = m d_before - (J^T J + c)^-1 J^T z.
+    """
+    origin = None if before is None or not momentum else momentum * before
+    z = lin.r if origin is None else lin.r + lin.push(origin)
+    if lin.parameters < len(z):
+        J = lin.jacobian()
+        solved = _solve(J.T @ J, mu, J.T @ z)
+    else:
+        solved = _solve(lin.gram(), mu, z)
+        solved = None if solved is None else lin.pull(solved)
+    if solved is None:
+        return None
+    return -solved if origin is None else origin - solved
+
+
+def _solve(A: Float[Tensor, "k k"], mu: float, b: Float[Tensor, " k"]) -> Float[Tensor, " k"] | None:
+    """(A + mu trace(A))^-1 b by Cholesky, in place of A; trace(J^T J) = trace(J J^T)."""
+    A.diagonal().add_(mu * A.trace())
+    L, info = torch.linalg.cholesky_ex(A)
+    if bool(info):
+        return None
+    solved = torch.cholesky_solve(b[:, None], L)[:, 0]
+    return solved if bool(torch.isfinite(solved).all()) else None

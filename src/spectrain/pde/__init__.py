@@ -1,0 +1,27 @@
+"""Differential equations: domains, residuals, and networks that solve them."""
+
+from spectrain.pde.domains import Domain, box, disk, l_shape, sampled, time_slab
+from spectrain.pde.equation import Condition, Equation
+from spectrain.pde.fields import Field, grad_u, laplace_u, second_u, u
+from spectrain.pde.problem import HardConditions, Points, Problem, Residuals, Solution
+
+__all__ = [
+    "Condition",
+    "Domain",
+    "Equation",
+    "Field",
+    "HardConditions",
+    "Points",
+    "Problem",
+    "Residuals",
+    "Solution",
+    "box",
+    "disk",
+    "grad_u",
+    "l_shape",
+    "laplace_u",
+    "sampled",
+    "second_u",
+    "time_slab",
+    "u",
+]

@@ -1,0 +1,98 @@
+"""The Jacobian of a residual vector in factored form: products and kernel without the Jacobian.
+
+Legend: n residuals, P parameters. Residuals come in blocks of rows, one for each condition and component, all with the
+same layers; the factor of a layer's weight is G[i] = sum over channels s of b[i, s] (x) a[i, s], so that
+
+    K = sum over layers and channel pairs (s, t) of (A_s A_t^T) o (B_s B_t^T),
+
+or, where in * out is small against the number of channel pairs times (in + out), the layer's Jacobian and a product:
+the cheaper one by the flops that `kernels.gram` counts.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from spectrain.kernels.factors import Factor
+from spectrain.kernels.gram import Pair, add_gram, mirror
+from spectrain.optim import Linearization
+
+_WORKSPACE = 2**28  # bytes for one tile of a Gram matrix
+
+
+@dataclass(frozen=True)
+class RowBlock:
+    """Residuals of one condition and component, and the factors of their gradients by parameter, one output each."""
+
+    r: Float[Tensor, " rows"]
+    factors: Mapping[str, Factor]
+
+
+class FactoredLinearization(Linearization):
+    """Blocks of residuals; `shapes` holds every parameter in the optimizer's order."""
+
+    def __init__(self, blocks: list[RowBlock], shapes: Mapping[str, torch.Size]) -> None:
+        self.r = torch.cat([block.r for block in blocks])
+        self.parameters = sum(shape.numel() for shape in shapes.values())
+        self._blocks, self._shapes = blocks, shapes
+        ends = torch.tensor([len(block.r) for block in blocks]).cumsum(0).tolist()
+        self._rows = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
+
+    def gram(self) -> Float[Tensor, "n n"]:
+        """``K = J J^T``; of pairs of blocks those on and above the diagonal are computed."""
+        n = len(self.r)
+        K = self.r.new_zeros(n, n)
+        for i, rows in enumerate(self._rows):
+            for j, columns in enumerate(self._rows[i:], start=i):
+                left, right = self._blocks[i].factors, self._blocks[j].factors
+                for name in left.keys() & right.keys():
+                    add_gram(K[rows, columns], Pair(left[name], right[name], i == j, _WORKSPACE), 1)
+                if i == j:
+                    mirror(K[rows, columns], 1)
+                else:
+                    K[columns, rows] = K[rows, columns].T
+        return K
+
+    def jacobian(self) -> Float[Tensor, "n P"]:
+        """Formed, for the side of the parameters."""
+        J = self.r.new_zeros(len(self.r), self.parameters)
+        for rows, block in zip(self._rows, self._blocks, strict=True):
+            for name, columns in self._columns():
+                if name in block.factors:
+                    factor = block.factors[name]
+                    J[rows, columns] = factor.columns(0, factor.sizes.outputs)[:, 0]
+        return J
+
+    def push(self, d: Float[Tensor, " P"]) -> Float[Tensor, " n"]:
+        """``J d``, layer by layer."""
+        parts = []
+        for block in self._blocks:
+            total = torch.zeros_like(block.r)
+            for name, columns in self._columns():
+                if name in block.factors:
+                    total += block.factors[name].push(d[None, columns])[:, 0, 0]
+            parts.append(total)
+        return torch.cat(parts)
+
+    def pull(self, v: Float[Tensor, " n"]) -> Float[Tensor, " P"]:
+        """``J^T v``, layer by layer."""
+        g = v.new_zeros(self.parameters)
+        for rows, block in zip(self._rows, self._blocks, strict=True):
+            for name, columns in self._columns():
+                if name in block.factors:
+                    g[columns] += block.factors[name].pull(v[rows, None, None])[0]
+        return g
+
+    def traces(self) -> list[float]:
+        """The trace of K's diagonal block of every block of rows."""
+        return [float(sum(f.squares().sum() for f in block.factors.values())) for block in self._blocks]
+
+    def _columns(self) -> list[tuple[str, slice]]:
+        found, start = [], 0
+        for name, shape in self._shapes.items():
+            found.append((name, slice(start, start + shape.numel())))
+            start += shape.numel()
+        return found

@@ -1,0 +1,318 @@
+"""An equation and a network together: points, residual vectors, and the checks that come before the first step.
+
+Legend: n residuals of all conditions, d inputs, C outputs, m components of one condition's residual.
+"""
+
+import math
+import warnings
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from spectrain.errors import InputError, SpectrainWarning
+from spectrain.optim import DenseLinearization, Linearization
+from spectrain.pde.domains import draw
+from spectrain.pde.equation import Equation
+from spectrain.pde.factored import FactoredLinearization
+from spectrain.pde.fields import Field, Inquiry, JetField, PointField
+from spectrain.pde.jets import Channels, Jet, NoJetError
+from spectrain.pde.recorded import record
+
+# Second derivatives of these are zero almost everywhere: a Laplacian cannot train through them.
+_KINKED = (
+    nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.Hardtanh, nn.Hardsigmoid, nn.Hardshrink,
+    nn.Softshrink, nn.Threshold,
+)  # fmt: skip
+COEFFICIENTS = "coefficients"
+
+
+class Points(NamedTuple):
+    """Collocation points of one condition: x [n, d], and data [n, ...] where there are measurements."""
+
+    x: Float[Tensor, "n d"]
+    data: Tensor | None = None
+
+
+class Solution(nn.Module):
+    """A network with the unknown coefficients of an equation beside it, so that one optimizer trains both."""
+
+    def __init__(self, network: nn.Module, coefficients: Mapping[str, float]) -> None:
+        super().__init__()
+        self.network = network
+        dtype = next(network.parameters()).dtype
+        self.coefficients = nn.ParameterDict(
+            {name: nn.Parameter(torch.tensor(float(start), dtype=dtype)) for name, start in coefficients.items()}
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The network's output."""
+        output: Tensor = self.network(x)
+        return output
+
+
+class HardConditions(nn.Module):
+    """``u(x) = lift(x) + bubble(x) network(x)``: where bubble is zero, u is lift, exactly.
+
+    `lift` and `bubble` map [n, d] to [n, C] or [n, 1], written with torch's functions of slices such as ``x[:, :1]``.
+    Then leave the condition out of the equation.
+    """
+
+    def __init__(self, network: nn.Module, bubble: Any, lift: Any = None) -> None:
+        super().__init__()
+        self.network, self._bubble, self._lift = network, bubble, lift
+
+    def forward(self, x: Tensor) -> Tensor:
+        """The network's output, made to fit."""
+        inside = self._bubble(x) * self.network(x)
+        total: Tensor = inside if self._lift is None else inside + self._lift(x)
+        return total
+
+
+class Problem:
+    """An equation for a network to solve.
+
+    ::
+
+        problem = Problem(Poisson2D(), network)
+        optimizer = GaussNewton(problem.parameters())
+        for step in range(200):
+            loss = optimizer.step(problem.residuals(problem.draw(generator)))
+
+    `points`: collocation points inside; `boundary_points`: on each other condition with a sampler. `weights`: of
+    conditions by name, in place of the equation's own. `by_jets` says whether derivatives come forward through the
+    network (any with linear layers, tanh, sine, gelu, ...) or from torch.func, the slower way for all others; `why_not`
+    then says why.
+
+    Raises:
+        InputError: naming the equation: no points, weights that are not above 0, residuals of a wrong shape or that are
+            not finite, a network with kinks under second derivatives, inputs or outputs that do not fit.
+    """
+
+    def __init__(
+        self,
+        equation: Equation,
+        network: nn.Module,
+        *,
+        points: int = 900,
+        boundary_points: int = 120,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        self.equation = equation
+        self.network = network
+        if equation.coefficients and not hasattr(network, COEFFICIENTS):
+            self.network = Solution(network, equation.coefficients)
+        self.conditions = {condition.name: condition for condition in equation.all_conditions()}
+        self._counts = {name: points if name == "interior" else boundary_points for name in self.conditions}
+        self.weights = self._checked_weights(weights or {})
+        if not self.parameters():
+            raise InputError(f"{equation.name}: the network has no parameters to train.")
+        if self.dtype != torch.float64:
+            warnings.warn(
+                f"{equation.name}: the network is in {str(self.dtype).removeprefix('torch.')}; second derivatives and "
+                "a Gauss-Newton step lose about half of its digits, and errors below 1e-4 are out of reach. "
+                "Use network.double() (trainer.precision=64-true).",
+                SpectrainWarning,
+                stacklevel=2,
+            )
+        self.channels = self._inquire()
+        self.why_not = self._why_no_jets()
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """The network's."""
+        return self.parameters()[0].dtype
+
+    @property
+    def device(self) -> torch.device:
+        """The network's."""
+        return self.parameters()[0].device
+
+    @property
+    def by_jets(self) -> bool:
+        """Whether derivatives come forward with the value."""
+        return self.why_not is None
+
+    def parameters(self) -> list[nn.Parameter]:
+        """What is trained: the network's parameters and the equation's coefficients."""
+        return [p for p in self.network.parameters() if p.requires_grad]
+
+    def draw(self, generator: torch.Generator) -> dict[str, Points]:
+        """Fresh points for every condition; measurements stay where they are."""
+        return {name: self._draw(name, self._counts[name], generator) for name in self.conditions}
+
+    def residuals(self, points: Mapping[str, Points]) -> "Residuals":
+        """The residual vector at these points, as a function of the network's present weights."""
+        return Residuals(self, points)
+
+    def field(self, x: Float[Tensor, "N d"], channels: Channels | None = None) -> Field:
+        """The network's function at any points, without a graph; with jets, its derivatives in `channels`."""
+        x = x.to(self.device, self.dtype)
+        if self.by_jets:
+            return JetField(self.network(Jet.of_points(x, channels or Channels())), x, None, self.coefficients())
+        return PointField(lambda point: self.network(point[None])[0], x, None, self.coefficients())
+
+    def coefficients(self) -> dict[str, Tensor]:
+        """The equation's unknown numbers, by name."""
+        return dict(getattr(self.network, COEFFICIENTS, {}))
+
+    def _draw(self, name: str, count: int, generator: torch.Generator) -> Points:
+        condition, what = self.conditions[name], f"{self.equation.name}, {name}"
+        if condition.sampler is not None:
+            x = draw(condition.sampler, count, generator, what)
+        elif condition.x is None or len(condition.x) == 0:
+            raise InputError(f"{what}: it has neither a sampler nor points; the domain may lack that part.")
+        else:
+            x = condition.x
+        if x.shape[1] != self.equation.domain.dim:
+            raise InputError(f"{what}: its points have {x.shape[1]} inputs, the domain {self.equation.domain.dim}.")
+        data = None if condition.data is None else condition.data.to(self.device, self.dtype)
+        return Points(x.to(self.device, self.dtype), data)
+
+    def _checked_weights(self, given: Mapping[str, float]) -> dict[str, float]:
+        unknown = [name for name in given if name not in self.conditions]
+        name = self.equation.name
+        if unknown:
+            raise InputError(f"{name} has no condition {unknown[0]!r}; it has {', '.join(self.conditions)}.")
+        found = {key: float(given.get(key, condition.weight)) for key, condition in self.conditions.items()}
+        for key, weight in found.items():
+            if not (math.isfinite(weight) and weight > 0):
+                raise InputError(f"{name}: the weight of {key} is {weight}; it must be a finite number above 0.")
+        return found
+
+    def _inquire(self) -> dict[str, Channels]:
+        """Which derivatives each residual asks for, from a look at a few points; with all checks of its values."""
+        found = {}
+        generator = torch.Generator().manual_seed(0)
+        for name, condition in self.conditions.items():
+            points = self._draw(name, 3, generator)
+            inquiry = Inquiry(lambda x: self.network(x[None])[0], points.x, points.data, self.coefficients())
+            with torch.no_grad():
+                self._check_outputs(points.x, f"{self.equation.name}, {name}")
+                r = condition.residual(inquiry)
+            check_residual(r, len(points.x), f"{self.equation.name}, {name}")
+            found[name] = inquiry.asked
+        if any(channels.second for channels in found.values()):
+            kinked = next((type(m).__name__ for m in self.network.modules() if isinstance(m, _KINKED)), None)
+            if kinked:
+                raise InputError(
+                    f"{self.equation.name} has second derivatives, and those of {kinked} are zero almost everywhere; "
+                    "use a smooth activation: tanh, sine or gelu (model.activation=tanh)."
+                )
+        return found
+
+    def _check_outputs(self, x: Tensor, what: str) -> None:
+        try:
+            shape = tuple(self.network(x).shape)
+        except RuntimeError as error:
+            raise InputError(f"{what}: the network does not take points of {x.shape[1]} inputs: {error}") from error
+        if shape != (len(x), self.equation.outputs):
+            raise InputError(
+                f"{what}: the network gives {shape} for {len(x)} points; the equation needs "
+                f"({len(x)}, {self.equation.outputs})."
+            )
+
+    def _why_no_jets(self) -> str | None:
+        generator = torch.Generator().manual_seed(0)
+        try:
+            for name in self.conditions:
+                self._record(name, self._draw(name, 3, generator), 1.0)
+        except NoJetError as reason:
+            return str(reason)
+        return None
+
+    def _record(self, name: str, points: Points, scale: float) -> Any:
+        named = {f"{COEFFICIENTS}.{key}": p for key, p in self.coefficients().items()}
+        residual, channels = self.conditions[name].residual, self.channels[name]
+        return record(self.network, named, residual, points.x, points.data, channels, scale)
+
+
+def check_residual(r: Any, n: int, what: str) -> Tensor:
+    """The residual, if it is a finite tensor [n] or [n, m]; otherwise InputError."""
+    if not isinstance(r, Tensor) or r.ndim not in (1, 2) or len(r) != n:
+        given = tuple(r.shape) if isinstance(r, Tensor) else type(r).__name__
+        raise InputError(f"{what}: the residual is {given} for {n} points; it must be a tensor [{n}] or [{n}, m].")
+    if not bool(torch.isfinite(r).all()):
+        raise InputError(f"{what}: the residual has values that are not finite; check it, or the points it is given.")
+    return r
+
+
+class Residuals:
+    """``r = concat over conditions of sqrt(weight / n) residual``, so that |r|^2 / 2 is the loss; points held fixed.
+
+    Called, it returns r [n] with a graph (where gradients are on). `linearize()` returns r and its Jacobian's products,
+    factored where the network allows it. `rows` gives the rows of each condition.
+    """
+
+    def __init__(self, problem: Problem, points: Mapping[str, Points]) -> None:
+        self._problem, self.points = problem, points
+        self._scale = {name: math.sqrt(problem.weights[name] / len(part.x)) for name, part in points.items()}
+
+    def __call__(self) -> Float[Tensor, " n"]:
+        """The residual vector."""
+        return torch.cat([part.T.flatten() for part in self.parts().values()])
+
+    def loss(self) -> Float[Tensor, ""]:
+        """``|r|^2 / 2``."""
+        return 0.5 * self().square().sum()
+
+    def parts(self) -> dict[str, Float[Tensor, "n m"]]:
+        """The weighted residual of every condition."""
+        by_jets = self._problem.by_jets
+        return {name: (self._by_jets(name) if by_jets else self._by_points(name)) for name in self.points}
+
+    def linearize(self) -> Linearization:
+        """r, J, and products with them."""
+        problem = self._problem
+        if not problem.by_jets:
+            return self.explicit()
+        blocks = [
+            block for name, part in self.points.items() for block in problem._record(name, part, self._scale[name])
+        ]
+        shapes = {name: p.shape for name, p in problem.network.named_parameters() if p.requires_grad}
+        return FactoredLinearization(blocks, shapes)
+
+    def explicit(self) -> DenseLinearization:
+        """r and J by vmap(jacrev), for any network; the oracle of the factored form."""
+        params = {name: p.detach() for name, p in self._problem.network.named_parameters() if p.requires_grad}
+        blocks, values = [], []
+        for name, part in self.points.items():
+            residual = self._one_point(name)
+            axes = (None, 0, None if part.data is None else 0)
+            grads = torch.func.vmap(torch.func.jacrev(residual), axes)(params, part.x, part.data)
+            r = torch.func.vmap(residual, axes)(params, part.x, part.data)
+            values.append(r.T.flatten())
+            blocks.append(torch.cat([grad.transpose(0, 1).reshape(r.numel(), -1) for grad in grads.values()], 1))
+        return DenseLinearization(torch.cat(values), torch.cat(blocks))
+
+    def _by_jets(self, name: str) -> Tensor:
+        problem, part = self._problem, self.points[name]
+        jet: Any = problem.network(Jet.of_points(part.x, problem.channels[name]))
+        field = JetField(jet, part.x, part.data, problem.coefficients())
+        return self._scale[name] * problem.conditions[name].residual(field).reshape(len(part.x), -1)
+
+    def _by_points(self, name: str) -> Tensor:
+        part = self.points[name]
+        params = {key: p for key, p in self._problem.network.named_parameters() if p.requires_grad}
+        axes = (None, 0, None if part.data is None else 0)
+        r: Tensor = torch.func.vmap(self._one_point(name), axes)(params, part.x, part.data)
+        return r
+
+    def _one_point(self, name: str) -> Any:
+        """(parameters, x [d], data) -> weighted residual [m]."""
+        network, condition, scale = self._problem.network, self._problem.conditions[name], self._scale[name]
+        prefix = f"{COEFFICIENTS}."
+
+        def residual(params: dict[str, Tensor], x: Tensor, data: Tensor | None) -> Tensor:
+            coefficients = {k.removeprefix(prefix): p for k, p in params.items() if k.startswith(prefix)}
+            field = PointField(
+                lambda point: torch.func.functional_call(network, params, (point[None],))[0],
+                x[None],
+                None if data is None else data[None],
+                coefficients,
+            )
+            return scale * condition.residual(field).reshape(-1)
+
+        return residual
