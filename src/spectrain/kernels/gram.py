@@ -1,10 +1,12 @@
-"""Gram matrices of factors, by the cheaper of two ways, in tiles that fit the workspace.
+"""Gram matrices of factors, by the cheaper of two ways, in blocks that fit the workspace.
 
 Legend: n, m points of the two sides; C outputs, E = C for the full kernel and 1 where outputs are summed (trace); T
 positions, d inputs and o outputs of a layer, p = d o columns. K is held as a matrix [n E, m E].
 
-    position Gram:  K += sum_ts (a_t . a_s) (b_t . b_s)    2 n^2 T^2 (d + E^2 o) flops, and T^2 numbers per pair of
-    points columns:        K += G G^T, G formed a few columns at a time    2 n^2 E^2 p flops, and 2 n C T p to form G
+    position Gram:  K += sum_ts (a_t . a_s) (b_t . b_s)          2 n^2 T^2 (d + E^2 o) flops
+    columns:        K += G G^T, G formed a few columns at a time  2 n^2 E^2 p flops, and 2 n C T p to form G
+
+(C in place of E^2 for the trace). A symmetric kernel takes half of the flops that go with n^2.
 """
 
 from collections.abc import Iterator

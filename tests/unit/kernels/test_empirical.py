@@ -149,13 +149,14 @@ def test_tensors_that_the_forward_leaves_on_modules_are_those_of_before() -> Non
     assert relative_error(empirical_ntk(module, points(5)), K) < 1e-12
 
 
-def test_half_precision_networks_are_computed_in_float32() -> None:
-    module = mlp().to(torch.bfloat16)
-    K = empirical_ntk(module, points(5).to(torch.bfloat16))
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_networks_are_computed_in_float32(dtype: torch.dtype) -> None:
+    module = mlp().to(dtype)
+    K = empirical_ntk(module, points(5).to(dtype))
     assert K.dtype == torch.float32
-    assert relative_error(K, kernel(module, points(5).to(torch.bfloat16))) < 1e-5
+    assert relative_error(K, kernel(module, points(5).to(dtype))) < 1e-5
     assert empirical_ntk(module, points(5), dtype=torch.float64).dtype == torch.float64
-    assert module[0].weight.dtype == torch.bfloat16
+    assert module[0].weight.dtype == dtype
 
 
 def test_inplace_activations_and_inputs_of_one_axis() -> None:
