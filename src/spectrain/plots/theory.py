@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Float, Int
 from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
 
 from spectrain.plots.style import COLOURS, new_figure, styled
 
@@ -70,6 +71,6 @@ def rate_figure(
         axis.plot(sizes, values, color=COLOURS[j % 7], marker="o", ms=4, label=f"{label}: exponent {exponent:.2f}")
     axis.set(xscale="log", yscale="log", xlabel=str(xlabel), ylabel=str(ylabel))
     axis.set_xticks(sizes, [f"{s:g}" for s in sizes])
-    axis.minorticks_off()
+    axis.xaxis.set_minor_locator(NullLocator())
     axis.legend()
     return figure
