@@ -1,6 +1,8 @@
 """The map that the data call for: what ``spectrain-suggest`` prints, and what ``spectral_map=auto`` trains with."""
 
+import contextlib
 import dataclasses
+import io
 import warnings
 from typing import Any
 
@@ -19,10 +21,13 @@ from spectrain.spectral_maps import SpectralMap, flatten, identity, power
 AUTO = "spectrain.selection.suggest_spectral_map"
 # A second or two of eigendecompositions.
 POINTS = 1024
+# Kernels of as many networks are averaged: one network's own is a noisy sample of it (docs/spectra.md).
+INITIALISATIONS = 5
 
 
 def suggestion_for(cfg: DictConfig, data: Any, network: nn.Module) -> tuple[Suggestion, Float[Tensor, "m m"]]:
-    """The ranking for a run, and the kernel it comes from: the network's at its present weights, on m training points.
+    """The ranking for a run, and the kernel it comes from, on m training points: the mean of those of `network` and of
+    others that are initialised like it.
 
     The prediction is for preconditioned gradient descent of at most trainer.max_steps steps.
 
@@ -34,10 +39,18 @@ def suggestion_for(cfg: DictConfig, data: Any, network: nn.Module) -> tuple[Sugg
     x, y = data.train_x[chosen].to(parameter.device, parameter.dtype), data.train_y[chosen]
     held = max(1, cfg.spectrum.every_n_steps // 2)  # the longest that a run's first spectra are held
     with torch.random.fork_rng():  # a run with the override typed out starts from the same random numbers
-        K = empirical_ntk(network, x).detach()
+        networks = [network, *(_another(cfg, data, seed).to(x) for seed in range(1, INITIALISATIONS))]
+        K = torch.stack([empirical_ntk(net, x).detach() for net in networks]).mean(0)
         maps, pilot = affordable_maps(cfg.spectrum.rank, len(x)), network_pilot(network, x, y, held)
         found = suggest_spectral_map(K, y, steps=cfg.trainer.max_steps, maps=maps, pilot=pilot)
     return found, K
+
+
+def _another(cfg: DictConfig, data: Any, seed: int) -> nn.Module:
+    """The network of ``model=`` with other initial weights. What its building says has been said."""
+    torch.manual_seed(seed)
+    with contextlib.redirect_stdout(io.StringIO()):
+        return build.build_network(cfg, data)
 
 
 def affordable_maps(rank: int, n: int) -> list[SpectralMap]:

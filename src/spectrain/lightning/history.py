@@ -12,9 +12,8 @@ import torch
 from torch import Tensor
 
 from spectrain.lightning.spectrum_callback import SpectrumCallback
-from spectrain.metrics import ImageMetrics
+from spectrain.metrics import BandEnergy, ImageMetrics
 from spectrain.preconditioners import evaluating
-from spectrain.spectrum.measures import energy_per_band
 
 
 class RunHistory(pl.Callback):
@@ -90,8 +89,9 @@ class RunHistory(pl.Callback):
         self.edges = band_edges(basis.rank)
         prediction: Tensor = _metrics(pl_module).reconstruction().flatten(0, 1)[data.train_pixels.to(pl_module.device)]
         residual = prediction.double() - data.train_y.to(prediction.device).double()
-        energies = energy_per_band(basis, residual.to(basis.eigenvectors), self.edges)
-        return {f"band_{j}": float(energy) for j, energy in enumerate(energies)}
+        energies = BandEnergy(basis, residual.shape[1], self.edges)
+        energies.update(residual.to(basis.eigenvectors), torch.arange(basis.n))
+        return {name: float(energy) for name, energy in energies.compute().items()}
 
     def column(self, name: str) -> Tensor:
         """One value per row, nan where a row lacks it."""

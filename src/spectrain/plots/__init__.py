@@ -10,18 +10,22 @@ from spectrain.plots.figures import (
 from spectrain.plots.physics import convergence_figure, kernel_figure, map_figure, profile_figure, save_animation
 from spectrain.plots.race import pictures_figure, race_figure
 from spectrain.plots.style import load_arrays, save_figure, svg_text
+from spectrain.plots.theory import decay_figure, maps_figure, rate_figure
 
 __all__ = [
     "band_energy_figure",
     "band_names",
     "convergence_figure",
+    "decay_figure",
     "kernel_figure",
     "load_arrays",
     "map_figure",
+    "maps_figure",
     "pictures_figure",
     "profile_figure",
     "psnr_figure",
     "race_figure",
+    "rate_figure",
     "reconstruction_figure",
     "save_animation",
     "save_figure",

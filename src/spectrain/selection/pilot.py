@@ -81,7 +81,7 @@ def _descend(
         with torch.no_grad():
             for p, gradient in zip(parameters, gradients, strict=True):
                 if gradient is not None:
-                    p.sub_(step_size * gradient)
+                    p.sub_(gradient, alpha=step_size)
     with torch.no_grad():
         return network, (network(x) - shift).to(y) - y
 

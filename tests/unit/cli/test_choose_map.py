@@ -14,6 +14,7 @@ from spectrain.cli.choose_map import affordable_maps, choose_map, is_auto, overr
 from spectrain.cli.config_dir import config_dir
 from spectrain.cli.validation import validate
 from spectrain.errors import InputError
+from spectrain.kernels import empirical_ntk
 from spectrain.preconditioners import SamplePreconditioner
 from spectrain.spectral_maps import flatten, identity, power
 
@@ -23,22 +24,26 @@ T = torch.linspace(-1, 1, 60)[:, None]
 class Data:
     """Sixty points on a line and a target of one frequency."""
 
+    in_features, out_features, target_mean = 1, 1, torch.zeros(1)
     train_x = T
     train_y = torch.sin(9 * T)
 
 
 def config(*words: str) -> DictConfig:
     with initialize_config_dir(str(config_dir()), version_base="1.3"):
-        return compose("train", ["spectrum.rank=20", "trainer.max_steps=30", "spectral_map=auto", *words])
+        return compose(
+            "train", ["model.width=64", "spectrum.rank=20", "trainer.max_steps=30", "spectral_map=auto", *words]
+        )
 
 
-def network() -> nn.Module:
+def network(cfg: DictConfig) -> nn.Module:
     torch.manual_seed(0)
-    return nn.Sequential(nn.Linear(1, 64), nn.ReLU(), nn.Linear(64, 1))
+    return build.build_network(cfg, Data())
 
 
 def test_the_line_that_is_printed_makes_the_same_map(capsys: pytest.CaptureFixture[str]) -> None:
-    cfg, net = config(), network()
+    cfg = config()
+    net = network(cfg)
     expected, _ = suggestion_for(cfg, Data(), net)
     before = torch.get_rng_state()
     choose_map(cfg, Data(), net)
@@ -61,7 +66,7 @@ def test_noise_is_left_to_the_kernel_as_it_is(capsys: pytest.CaptureFixture[str]
         train_y = torch.randn(60, 1, generator=torch.Generator().manual_seed(0))
 
     cfg = config()
-    choose_map(cfg, Noise(), network())
+    choose_map(cfg, Noise(), network(cfg))
     assert cfg.spectral_map == {"_target_": "spectrain.spectral_maps.identity"}
     assert "identity()" in capsys.readouterr().out
 
@@ -69,7 +74,7 @@ def test_noise_is_left_to_the_kernel_as_it_is(capsys: pytest.CaptureFixture[str]
 def test_without_a_preconditioner_it_warns_and_chooses_nothing() -> None:
     cfg = config("preconditioner=none")
     with pytest.warns(SpectrainWarning, match="no effect with preconditioner=none"):
-        choose_map(cfg, Data(), network())
+        choose_map(cfg, Data(), network(cfg))
     assert is_auto(cfg)
 
 
@@ -77,7 +82,7 @@ def test_a_map_that_was_named_is_left_alone() -> None:
     cfg = config("spectral_map=flatten")
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        choose_map(cfg, Data(), network())
+        choose_map(cfg, Data(), network(cfg))
     assert cfg.spectral_map._target_ == "spectrain.spectral_maps.flatten"
 
 
@@ -86,7 +91,18 @@ def test_too_few_points_are_said() -> None:
         train_x, train_y = T[:12], T[:12]
 
     with pytest.raises(InputError, match="12 points are too few to choose a spectral map from"):
-        choose_map(config(), Few(), network())
+        choose_map(config(), Few(), network(config()))
+
+
+def test_the_kernel_is_a_mean_over_initialisations() -> None:
+    cfg = config()
+    net = network(cfg)
+    _, K = suggestion_for(cfg, Data(), net)
+    kernels = [empirical_ntk(net, T).detach()]
+    for seed in range(1, 5):
+        torch.manual_seed(seed)
+        kernels.append(empirical_ntk(build.build_network(cfg, Data()), T).detach())
+    torch.testing.assert_close(K, torch.stack(kernels).mean(0))
 
 
 def test_overrides_name_the_map_and_its_settings() -> None:

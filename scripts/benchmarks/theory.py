@@ -1,0 +1,230 @@
+"""The theory's claims, measured and drawn: consistency of the modified kernel, the common limit, predicted dynamics.
+
+OMP_NUM_THREADS=1 python scripts/benchmarks/theory.py consistency    # prints a table, draws docs/images/consistency.svg
+OMP_NUM_THREADS=1 python scripts/benchmarks/theory.py limit          # docs/images/common_limit.svg
+OMP_NUM_THREADS=1 python scripts/benchmarks/theory.py dynamics       # docs/images/dynamics.svg
+OMP_NUM_THREADS=1 python scripts/benchmarks/theory.py maps           # docs/images/maps.svg
+"""
+
+import argparse
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib
+import numpy as np
+import torch
+from matplotlib.figure import Figure
+from numpy.polynomial import legendre
+from torch import Tensor
+
+from spectrain import plots, spectral_maps
+from spectrain.kernels import empirical_ntk
+from spectrain.models import mlp
+from spectrain.regression import ModifiedSpectrumKernel
+from spectrain.spectral_maps import SpectralMap, custom, flatten, identity, power
+from spectrain.spectrum import Spectrum
+from spectrain.spectrum.dynamics import predict_residual
+from spectrain.spectrum.frequencies import energy_per_frequency
+
+IMAGES = Path(__file__).parents[2] / "docs" / "images"
+
+
+def save(figure: Figure, name: str) -> None:
+    with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": name}):
+        figure.savefig(IMAGES / f"{name}.svg", metadata={"Date": None})
+
+
+def profile(u: Tensor) -> Tensor:
+    """Two-layer ReLU NTK with bias, of the cosine between two points of a sphere."""
+    angle = torch.acos(u.clamp(-1, 1))
+    return (u + 1) * (math.pi - angle) / math.pi + (torch.sin(angle) + (math.pi - angle) * u) / math.pi
+
+
+def kernel(x: Tensor, z: Tensor) -> Tensor:
+    return profile(x @ z.T)
+
+
+def on_sphere(n: int, dimension: int, seed: int) -> Tensor:
+    x = torch.randn(n, dimension, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    return x / x.norm(dim=1, keepdim=True)
+
+
+def circle_truth(z: Tensor, g: Callable[[Tensor], Tensor]) -> Tensor:
+    """sum_kappa g(lambda_kappa) cos(kappa angle), the coefficients by FFT of the kernel's own profile."""
+    theta = 2 * math.pi * torch.arange(2**14, dtype=torch.float64) / 2**14
+    lam = torch.fft.rfft(profile(torch.cos(theta))).real[:300].clamp(min=0) / 2**14
+    kappa = torch.arange(300, dtype=torch.float64)
+    angle = torch.atan2(z[:, 1], z[:, 0])
+    waves = torch.cat([torch.cos(angle[:, None] * kappa), torch.sin(angle[:, None] * kappa)], 1)
+    return (waves * (torch.where(kappa == 0, 1.0, 2.0) * g(lam)).repeat(2)) @ waves.T
+
+
+def sphere_truth(z: Tensor, g: Callable[[Tensor], Tensor]) -> Tensor:
+    """sum_l g(lambda_l) (2 l + 1) P_l(x . z) (the addition theorem)."""
+    nodes, weights = legendre.leggauss(2000)
+    values = profile(torch.from_numpy(nodes)).numpy()
+    lam = np.array([(weights * values * legendre.Legendre.basis(d)(nodes)).sum() / 2 for d in range(61)]).clip(0)
+    series = g(torch.from_numpy(lam)).numpy() * (2 * np.arange(61) + 1)
+    return torch.from_numpy(legendre.legval((z @ z.T).numpy(), series))
+
+
+def circle_eigenvalue(number: int) -> float:
+    theta = 2 * math.pi * torch.arange(2**14, dtype=torch.float64) / 2**14
+    lam = torch.fft.rfft(profile(torch.cos(theta))).real[:50] / 2**14
+    return float(torch.cat([lam[:1], lam[1:].repeat_interleave(2)]).sort(descending=True).values[number - 1])
+
+
+def consistency() -> None:
+    """Relative error on 300 unseen points against the analytic modified kernel: mean and deviation over samples."""
+    lam_5 = circle_eigenvalue(5)
+    cases = {
+        "circle, lambda^1.5": (2, custom(torch.sqrt), "drop", circle_truth, lambda lam: lam**1.5),
+        "circle, min(lambda, lambda_5)": (2, flatten(4), "keep", circle_truth, lambda lam: lam.clamp(max=lam_5)),
+        "sphere, lambda^1.5": (3, custom(torch.sqrt), "drop", sphere_truth, lambda lam: lam**1.5),
+    }
+    sizes, mean = (100, 200, 400, 800, 1600), np.zeros((3, 5))
+    print(f"| n | samples | {' | '.join(cases)} |\n|---|---|---|---|---|")
+    for j, n in enumerate(sizes):
+        seeds, cells = (40 if n <= 400 else 5), []
+        for i, (d, g, tail, truth, new) in enumerate(cases.values()):
+            z = on_sphere(300, d, 99)
+            exact = truth(z, new)
+            errors = []
+            for seed in range(seeds):
+                K = ModifiedSpectrumKernel(kernel, on_sphere(n, d, seed), g, tail=tail)(z)
+                errors.append(float((K - exact).norm() / exact.norm()))
+            mean[i, j] = np.mean(errors)
+            cells.append(f"{mean[i, j]:.3f} +- {np.std(errors, ddof=1):.3f}")
+        print(f"| {n} | {seeds} | {' | '.join(cells)} |", flush=True)
+    names = [name.replace("lambda", "λ").replace("_5", "₅").replace("^1.5", "¹·⁵") for name in cases]
+    save(plots.rate_figure(np.array(sizes), mean, names, "points n", "relative error, unseen points"), "consistency")
+
+
+def dynamics() -> None:
+    """Two frequencies on a circle: what the first kernel predicts, and what a wide network does, without and with S."""
+    x, angle = circle(64)
+    y = (torch.cos(angle) + torch.cos(6 * angle)).double()
+    torch.manual_seed(0)
+    net = mlp(2, 1, width=4096, depth=1, activation="relu", bias_scale=1.0).double()
+    spectrum = Spectrum.from_kernel(empirical_ntk(net, x.double()).detach())
+    steps = sorted({int(t) for t in np.logspace(0, 3, 19).round()})
+    predicted, measured = [], []
+    start = energy_per_frequency(y)[[1, 6]]
+    for g in (identity(), flatten(14)):
+        eta = 0.2 / float((spectrum.ratio(g) * spectrum.eigenvalues).max())
+        theory = predict_residual(spectrum, -y, g, eta, steps)
+        predicted.append([(energy_per_frequency(r)[[1, 6]] / start).tolist() for r in theory])
+        trained = residuals(net, x.double(), y, g, eta, steps)
+        measured.append([(energy_per_frequency(r)[[1, 6]] / start).tolist() for r in trained])
+    figure = plots.decay_figure(
+        np.array(steps),
+        np.array(predicted),
+        np.array(measured),
+        ["frequency 1", "frequency 6"],
+        ["without S", "flatten(14)"],
+    )
+    save(figure, "dynamics")
+
+
+def residuals(
+    initial: torch.nn.Module, x: Tensor, y: Tensor, g: SpectralMap, eta: float, steps: list[int]
+) -> list[Tensor]:
+    """f(w_t) - f(w_0) - y after each of `steps` steps with S of the first kernel."""
+    net = mlp(2, 1, width=4096, depth=1, activation="relu", bias_scale=1.0).double()
+    net.load_state_dict(initial.state_dict())
+    spectrum = Spectrum.from_kernel(empirical_ntk(net, x).detach())
+    V, d = spectrum.eigenvectors, (1 - spectrum.ratio(g))[:, None]
+    shift, out = net(x).detach(), []
+    for step in range(1, max(steps) + 1):
+        f = net(x)
+        r = f.detach() - shift - y
+        gradients = torch.autograd.grad(f, list(net.parameters()), (r - V @ (d * (V.T @ r))) / len(x))
+        with torch.no_grad():
+            for p, gradient in zip(net.parameters(), gradients, strict=True):
+                p -= eta * gradient
+        if step in steps:
+            out.append(net(x).detach() - shift - y)
+    return out
+
+
+def maps() -> None:
+    """Every map of the library on the spectrum of the circle."""
+    angle = 2 * math.pi * torch.arange(128, dtype=torch.float64) / 128
+    x = torch.stack([torch.cos(angle), torch.sin(angle)], 1)
+    spectrum = Spectrum.from_kernel(kernel(x, x))
+    shown = {
+        "flatten(20)": flatten(20),
+        "power(.5, 20)": power(0.5, 20),
+        "raise_head(.5, 20)": spectral_maps.raise_head(0.5, 20),
+        "ridge(1e-3)": spectral_maps.ridge(1e-3),
+        "heat(1e-4)": spectral_maps.heat(1e-4),
+        "sobolev(1, rank=20)": spectral_maps.sobolev(1.0, rank=20),
+        "bandpass(9, 21)": spectral_maps.bandpass(9, 21),
+    }
+    ratios = np.stack([spectrum.ratio(g).numpy() for g in shown.values()])
+    save(plots.maps_figure(spectrum.eigenvalues.numpy(), ratios, list(shown)), "maps")
+
+
+def limit() -> None:
+    """Every S > 0 ends in the same predictor: how far two trained networks are apart, by width."""
+    x, angle = circle(8)
+    z, _ = circle(200)
+    y = torch.sin(angle) + 0.5 * torch.cos(2 * angle)
+    means, widths = [], (64, 256, 1024, 4096)
+    print("| width | flatten(5) | power(.5, 5) | training error, largest |\n|---|---|---|---|")
+    for width in widths:
+        distances, worst = [], 0.0
+        for seed in range(3):
+            trained = []
+            for g in (identity(), flatten(5), power(0.5, 5)):
+                torch.manual_seed(seed)
+                net = mlp(2, 1, width=width, depth=1, activation="relu", bias_scale=1.0).double()
+                f, error = train_to_the_end(net, x.double(), y.double(), z.double(), g)
+                trained.append(f)
+                worst = max(worst, error)
+            distances.append([float((f - trained[0]).norm() / trained[0].norm()) for f in trained[1:]])
+        mean = np.mean(distances, 0)
+        means.append(mean)
+        print(f"| {width} | {mean[0]:.4f} | {mean[1]:.4f} | {worst:.1e} |", flush=True)
+    figure = plots.rate_figure(
+        np.array(widths), np.array(means).T, ["flatten(5)", "power(.5, 5)"], "width", "distance to training without S"
+    )
+    save(figure, "common_limit")
+
+
+def circle(n: int) -> tuple[Tensor, Tensor]:
+    angle = 2 * math.pi * torch.arange(n)[:, None] / n
+    return torch.cat([torch.cos(angle), torch.sin(angle)], 1), angle
+
+
+def train_to_the_end(
+    net: torch.nn.Module, x: Tensor, y: Tensor, z: Tensor, g: Callable[[Tensor], Tensor], steps: int = 5_000
+) -> tuple[Tensor, float]:
+    """Preconditioned gradient descent on |f - y|^2 / 2n with S of the first kernel, step size 1/(3 g_max)."""
+    spectrum = Spectrum.from_kernel(empirical_ntk(net, x).detach())
+    ratio, V = spectrum.ratio(g), spectrum.eigenvectors
+    eta = 1 / (3 * float((ratio * spectrum.eigenvalues).max()))
+    parameters = list(net.parameters())
+    for _ in range(steps):
+        f = net(x)
+        r = (f - y).detach()
+        if float(r.norm() / y.norm()) < 1e-6:
+            break
+        Sr = r - V @ ((1 - ratio)[:, None] * (V.T @ r))
+        gradients = torch.autograd.grad(f, parameters, Sr / len(x))
+        with torch.no_grad():
+            for p, d in zip(parameters, gradients, strict=True):
+                p -= eta * d
+    return net(z).detach(), float((net(x) - y).detach().norm() / y.norm())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    calls = {"consistency": consistency, "limit": limit, "dynamics": dynamics, "maps": maps}
+    parser.add_argument("what", choices=list(calls))
+    calls[parser.parse_args().what]()
+
+
+if __name__ == "__main__":
+    main()

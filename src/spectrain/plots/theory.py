@@ -1,0 +1,76 @@
+"""The figures of the theory: what a map does to a spectrum, how modes decay, how fast a limit is reached.
+
+Shapes: k modes, M maps, T steps, F modes or frequencies shown, S series of N points.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+from jaxtyping import Float, Int
+from matplotlib.figure import Figure
+from matplotlib.ticker import NullLocator
+
+from spectrain.plots.style import COLOURS, new_figure, styled
+
+Array = np.ndarray
+_DASHES = ("-", "--", ":", "-.")
+
+
+@styled
+def maps_figure(eigenvalues: Float[Array, " k"], ratio: Float[Array, "M k"], name: Sequence[str] | Array) -> Figure:
+    """g(lambda_i) = ratio_i lambda_i against the mode number i, each map scaled to g_max = 1; lambda itself in grey.
+
+    Scaled, because descent takes steps of 1/g_max: a mode's height is then the share of it that one step learns.
+    """
+    values = np.asarray(eigenvalues, float)
+    modes = np.arange(1, len(values) + 1)
+    figure = new_figure(3.6)
+    axis = figure.subplots()
+    axis.plot(modes, values / values[0], color="#909090", lw=4, alpha=0.5, label="identity")
+    for m, label in enumerate(name):
+        g = values * np.asarray(ratio, float)[m]
+        axis.plot(modes, g / g.max(), color=COLOURS[m % 7], ls=_DASHES[m // 7], label=str(label))
+    bottom = values[-1] / values[0]
+    axis.set(xscale="log", yscale="log", xlabel="mode number", ylabel="g / largest g", ylim=(bottom / 10, 2))
+    figure.legend(*axis.get_legend_handles_labels(), loc="outside right center")
+    return figure
+
+
+@styled
+def decay_figure(
+    step: Int[Array, " T"],
+    predicted: Float[Array, "P T F"],
+    measured: Float[Array, "P T F"],
+    name: Sequence[str] | Array,
+    title: Sequence[str] | Array,
+) -> Figure:
+    """What is left in each of F modes or frequencies over the steps: theory as lines, training as dots; P panels."""
+    steps = np.asarray(step)
+    figure = new_figure(2.9)
+    axes = figure.subplots(1, len(title), sharey=True, squeeze=False)[0]
+    for axis, lines, dots, heading in zip(axes, np.asarray(predicted), np.asarray(measured), title, strict=True):
+        for j, label in enumerate(name):
+            axis.plot(steps, lines[:, j], color=COLOURS[j], label=str(label))
+            axis.plot(steps, dots[:, j], color=COLOURS[j], lw=0, marker="o", ms=3)
+        axis.set(xscale="symlog", yscale="log", xlabel="steps", title=str(heading), ylim=(1e-4, 2))
+    axes[0].set_ylabel("share of the energy left")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
+    return figure
+
+
+@styled
+def rate_figure(
+    size: Int[Array, " N"], error: Float[Array, "S N"], name: Sequence[str] | Array, xlabel: str, ylabel: str
+) -> Figure:
+    """Errors against a size, both logarithmic; the legend has the least-squares exponent p of error ~ size^p."""
+    sizes = np.asarray(size, float)
+    figure = new_figure(3.2, 4.8)
+    axis = figure.subplots()
+    for j, (label, values) in enumerate(zip(name, np.asarray(error, float), strict=True)):
+        exponent = np.polyfit(np.log(sizes), np.log(values), 1)[0]
+        axis.plot(sizes, values, color=COLOURS[j % 7], marker="o", ms=4, label=f"{label}: exponent {exponent:.2f}")
+    axis.set(xscale="log", yscale="log", xlabel=str(xlabel), ylabel=str(ylabel))
+    axis.set_xticks(sizes, [f"{s:g}" for s in sizes])
+    axis.xaxis.set_minor_locator(NullLocator())
+    axis.legend()
+    return figure
