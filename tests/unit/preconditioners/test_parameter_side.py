@@ -216,11 +216,10 @@ def test_a_part_without_a_gradient_counts_as_zero() -> None:
         assert torch.equal(a, b)
 
 
-def test_U_is_pulled_back_in_parts_of_points_and_modes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_U_is_pulled_back_in_parts_of_the_modes(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x, _ = problem("convolution", C=2)
     Z = torch.randn(48, 5, dtype=torch.float64)
     whole = pullback.pull_back(model, x, Z, None)
-    monkeypatch.setattr(pullback, "POINTS_AT_ONCE", 7)
     monkeypatch.setattr(pullback, "MODES_AT_ONCE", 2)
     parts = pullback.pull_back(model, x, Z, None)
     f = model(x).flatten()
