@@ -2,24 +2,35 @@
 
     python scripts/benchmarks/parameter_side.py overhead   # per step without refreshes, and of a refresh
     python scripts/benchmarks/parameter_side.py sides      # no preconditioner, sample side, parameter side, by base
+    python scripts/benchmarks/parameter_side.py ages       # how fast each side's spectrum grows old
 
-Both on the camera picture, output bias at the mean, one thread, CPU seconds. "overhead" interleaves steps with and
+All on the camera picture, output bias at the mean, one thread, CPU seconds. "overhead" interleaves steps with and
 without P_u in one process: 128x128, ReLU 3x512, batches of 4,096, SOAP. "sides" gives each run the same CPU seconds
-(64x64, ReLU 3x256, full batch, refreshes charged) and the better of its rates; its schedule ends when its time does.
+(64x64, ReLU 3x256, full batch, refreshes charged) and the best of its rates; its schedule ends when its time does.
+"ages": lambda_max of the preconditioned kernel over its value at the refresh, some steps of gradient descent later.
 """
 
 import argparse
 import time
+from functools import partial
 from typing import Any
 
 import torch
 from pytorch_optimizer import SOAP
 from torch.nn.functional import mse_loss
 
-from spectrain import ParameterPreconditioner, SamplePreconditioner, automatic_rate, spectral_maps
+from spectrain import (
+    InputError,
+    ParameterPreconditioner,
+    SamplePreconditioner,
+    largest_preconditioned_eigenvalue,
+    spectral_maps,
+)
 from spectrain.data import ImageDataModule
+from spectrain.lightning.automatic_rate import ITERATIONS, POINTS, WARM_ITERATIONS
 from spectrain.models import center_output, mlp
 from spectrain.optim import apply_scales, scaled_groups
+from spectrain.preconditioners.step_size import measure_rate
 
 SOAP_SETTINGS = {"betas": (0.95, 0.95), "precondition_frequency": 10, "weight_decay": 0.0}
 # base: (optimizer, rates tried, whether its steps are free of the gradient's scale); None is the automatic rate
@@ -30,6 +41,7 @@ BASES: dict[str, tuple[Any, tuple[float | None, ...], bool]] = {
     "soap": (lambda p, lr: SOAP(p, lr, **SOAP_SETTINGS), (0.005, 0.01, 0.02), True),
     "lbfgs": (lambda p, lr: torch.optim.LBFGS(p, lr, max_iter=5, line_search_fn="strong_wolfe"), (1.0,), False),
 }
+RATE_OF_AGES = 0.25  # of 1/lambda_max, at which the parameter side lasts long enough to be measured
 SIDES = {"none": None, "sample": SamplePreconditioner, "parameter": ParameterPreconditioner}
 
 
@@ -91,16 +103,28 @@ def run(base: str, side: str, rate: float | None, seconds: float, seed: int) -> 
         loss.backward()
         return loss
 
+    rows, vector = torch.randperm(len(x))[:POINTS], None  # as spectrain.lightning.AutomaticRate
     step, refreshing, factor, begun = 0, 0.0, 1.0, time.process_time()
     while (spent := time.process_time() - begun) < seconds:
         if step in (5, 10) or step % 20 == 0:
             started = time.process_time()
             if preconditioner is not None:
-                preconditioner.refresh(network, x, rank=64, subset_size=576, grid_shape=data.grid_shape)
+                try:
+                    preconditioner.refresh(network, x, rank=64, subset_size=576, grid_shape=data.grid_shape)
+                except InputError:  # it has diverged
+                    return float("nan"), step, refreshing / seconds
             if rate is None and (preconditioner is not None or step == 0):
-                momentum = optimizer.param_groups[0]["momentum"]
-                factor = automatic_rate(
-                    network, x, lambda f: mse_loss(f, y), preconditioner, index=index, momentum=momentum
+                factor, vector = measure_rate(
+                    network,
+                    x[rows],
+                    lambda f: mse_loss(f, y[rows]),
+                    preconditioner,
+                    index=rows,
+                    batch_size=None,
+                    momentum=optimizer.param_groups[0]["momentum"],
+                    modes=None,
+                    iterations=ITERATIONS if vector is None else WARM_ITERATIONS,
+                    start=vector,
                 )
             refreshing += time.process_time() - started
         decay = 1.0 if base == "lbfgs" else 0.5 * (1 + torch.cos(torch.tensor(torch.pi * spent / seconds)).item())
@@ -127,9 +151,38 @@ def sides(seconds: float, seeds: list[int]) -> None:
                 )
 
 
+def ages(seed: int) -> None:
+    """lambda_max some steps after a refresh over that at the refresh, 64x64, full batch, gradient descent."""
+    later = (1, 2, 5, 10, 20)
+    for width in (256, 1024):
+        for side in ("sample", "parameter"):
+            torch.manual_seed(seed)
+            data = ImageDataModule(None, 64)
+            x, y, index = next(iter(data.train_dataloader()))
+            network = mlp(2, 1, width=width, depth=3)
+            center_output(network, data.target_mean)
+            preconditioner = SIDES[side](spectral_maps.power(0.5))
+            preconditioner.refresh(network, x, rank=64, subset_size=576, grid_shape=data.grid_shape)
+            rows = torch.randperm(len(x))[:POINTS]
+
+            loss = partial(mse_loss, target=y[rows])
+            largest = partial(
+                largest_preconditioned_eigenvalue, network, x[rows], preconditioner, index=rows, loss=loss
+            )
+            first, grown = largest(), []
+            optimizer = preconditioner.wrap(torch.optim.SGD(network.parameters(), RATE_OF_AGES / first))
+            for step in range(1, later[-1] + 1):
+                optimizer.zero_grad()
+                mse_loss(preconditioner.run(network, x, index), y).backward()
+                optimizer.step()
+                if step in later:
+                    grown.append(largest() / first)
+            print(f"width {width:>4} {side:>9}: " + ", ".join(f"{g:.2f}" for g in grown) + f" after {later} steps")
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("task", choices=["overhead", "sides"])
+    parser.add_argument("task", choices=["overhead", "sides", "ages"])
     parser.add_argument("--seconds", type=float, default=10)
     parser.add_argument("--rank", type=int, default=64)
     parser.add_argument("--seed", nargs="+", type=int, default=[0])
@@ -137,6 +190,8 @@ def main() -> None:
     torch.set_num_threads(1)
     if args.task == "overhead":
         overhead(args.seed[0], args.rank)
+    elif args.task == "ages":
+        ages(args.seed[0])
     else:
         sides(args.seconds, args.seed)
 

@@ -11,8 +11,13 @@ from program import call, load, resume, train
 FILES = sorted(path.stem for path in (Path(__file__).parents[2] / "conf" / "optimizer").glob("*.yaml"))
 
 
-@pytest.mark.parametrize("side", ["sample", "parameter"])
-@pytest.mark.parametrize("optimizer", FILES)
+QUICK = [("lbfgs", "parameter"), ("schedule_free", "parameter"), ("lion", "sample")]
+REST = [(name, side) for name in FILES for side in ("sample", "parameter") if (name, side) not in QUICK]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "side"), [*QUICK, *(pytest.param(*pair, marks=pytest.mark.slow) for pair in REST)]
+)
 def test_every_optimizer_runs_on_both_sides(tmp_path: Path, optimizer: str, side: str) -> None:
     summary = train(tmp_path / "run", f"optimizer={optimizer}", f"preconditioner={side}")
     assert math.isfinite(summary["psnr"]) and summary["psnr"] > 5

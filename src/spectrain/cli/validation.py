@@ -7,6 +7,7 @@ put into the configuration as a number; every other text in place of a number is
 
 import math
 import re
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from spectrain.errors import InputError
+from spectrain.errors import InputError, SpectrainWarning
 
 
 @dataclass(frozen=True)
@@ -184,6 +185,13 @@ def validate(cfg: DictConfig) -> None:
         raise InputError(
             "optimizer.lr=auto measures the largest stable step of gradient descent, which optimizers that rescale the "
             "gradient do not have; give optimizer.lr a number, or take optimizer=sgd."
+        )
+    if _select(cfg, "optimizer.lr") == "auto" and "Parameter" in str(_select(cfg, "preconditioner._target_")):
+        warnings.warn(
+            "optimizer.lr=auto with preconditioner=parameter: on a narrow network U grows old within a few steps, and the "
+            "measured rate is then too large; preconditioner=sample keeps its own for tens of steps.",
+            SpectrainWarning,
+            stacklevel=2,
         )
 
 

@@ -13,7 +13,7 @@ from spectrain.lightning.module import WideNetworkModule
 from spectrain.lightning.spectrum_callback import SpectrumCallback
 from spectrain.preconditioners.step_size import ITERATIONS, measure_rate
 
-POINTS = 2048  # at most, of the training points; a measurement costs about 3 passes over them per iteration
+POINTS = 1024  # at most, of the training points; a measurement costs about 3 passes over them per iteration
 WARM_ITERATIONS = 4  # from the last eigenvector
 
 

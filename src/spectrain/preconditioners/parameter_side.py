@@ -219,5 +219,8 @@ def _rows_times(block: Float[Tensor, "k *shape"], v: Float[Tensor, "*shape"]) ->
 
 def _subtract_columns(v: Tensor, block: Tensor, coefficients: Float[Tensor, " k"]) -> None:
     """v -= U coefficients, in place."""
-    parts = [piece.T @ coefficients.to(piece.dtype) for _, piece in _pieces(block.flatten(1))]
-    v.sub_(torch.cat(parts).view(v.shape).to(v.dtype))
+    flat = v.reshape(-1)  # a copy where v is not contiguous
+    for columns, piece in _pieces(block.flatten(1)):
+        flat[columns].sub_((piece.T @ coefficients.to(piece.dtype)).to(flat.dtype))
+    if flat.data_ptr() != v.data_ptr():
+        v.copy_(flat.view(v.shape))

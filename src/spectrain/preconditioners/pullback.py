@@ -11,11 +11,11 @@ from spectrain.errors import InputError
 from spectrain.kernels import empirical_ntk
 from spectrain.kernels.memory import free_bytes
 from spectrain.kernels.network import Network, undisturbed
+from spectrain.kernels.pull import pull
 from spectrain.preconditioners.modes import evaluating
 from spectrain.spectrum import Spectrum
 
-POINTS_AT_ONCE = 1024  # of a forward pass whose graph is kept
-MODES_AT_ONCE = 16  # summed over all points in the network's own precision before they are rounded to U's
+MODES_AT_ONCE = 16  # in the network's own precision, before they are rounded to U's
 
 
 def full_spectrum(spectrum: Spectrum, points: Tensor, network: nn.Module) -> Spectrum:
@@ -79,22 +79,7 @@ def pull_back(
     }
     with evaluating(network), undisturbed(seen):
         columns = Z.to(seen.device, seen.dtype).view(m, len(Z) // m, k)
-        for start in range(0, k, MODES_AT_ONCE):
-            modes = slice(start, start + MODES_AT_ONCE)
-            for name, rows in _products(seen, points, columns[:, :, modes]).items():
+        for modes, parts in pull(seen, points, columns, MODES_AT_ONCE):
+            for name, rows in parts.items():
                 blocks[name][modes] = rows
     return {seen.originals[name]: block for name, block in blocks.items()}
-
-
-def _products(network: Network, points: Tensor, Z: Float[Tensor, "m C b"]) -> dict[str, Tensor]:
-    """Z^T J by name, [b, *shape]: one forward pass of each part of the points, and one backward pass for each mode."""
-    leaves = list(network.params.values())
-    total = {name: torch.zeros(Z.shape[2], *p.shape).to(p) for name, p in network.params.items()}
-    for x, z in zip(points.split(POINTS_AT_ONCE), Z.split(POINTS_AT_ONCE), strict=True):
-        f = network(network.params, network.inputs(x))
-        for i in range(Z.shape[2]):
-            grads = torch.autograd.grad(f, leaves, z[:, :, i], retain_graph=True, allow_unused=True)
-            for rows, grad in zip(total.values(), grads, strict=True):
-                if grad is not None:
-                    rows[i] += grad
-    return total

@@ -107,9 +107,8 @@ def eigenpro_step_size(top: float, beta: float, batch_size: int) -> float:
     larger batch buys little. Source: Ma and Belkin 2019 (EigenPro 2), section 4.
     """
     m = batch_size
-    if m < beta / top + 1:
-        return m / beta
-    return 0.99 * 2 * m / (beta + (m - 1) * top)
+    small = m < beta / top + 1
+    return m / beta if small else 0.99 * 2 * m / (beta + (m - 1) * top)
 
 
 def largest_diagonal(
@@ -121,7 +120,7 @@ def largest_diagonal(
     """
     with evaluating(model):
         diagonal = empirical_ntk(model, points).diagonal().double()
-        C = model(points[:1]).numel()
+        C: int = model(points[:1]).numel()
     if preconditioner is not None and spectrum is not None:
         lowered = (1 - spectrum.ratio(preconditioner.spectral_map)) * spectrum.eigenvalues
         diagonal = diagonal - len(points) * (spectrum.eigenvectors**2 @ lowered).to(diagonal)
@@ -140,9 +139,10 @@ def automatic_rate(
 ) -> float:
     """A learning rate for gradient descent on a loss that is a mean over points: half of what is just stable.
 
-    Half, because the kernel moves between two measurements; and Nesterov's momentum mu is stable only up to
-    (1 + mu) / (1 + 2 mu) of gradient descent's limit, .68 at mu = .9. `loss` is a function of the outputs at x;
-    `batch_size` the points of a step, None for all; `index` as for `Preconditioner.run`. Measure again after a refresh.
+    Half, because the kernel moves between two measurements. Nesterov's momentum mu is stable up to
+    (1 + mu) / (1 + 2 mu) of gradient descent's limit, .68 at mu = .9 (a heavy ball goes further, and is treated alike).
+    `loss` is a function of the outputs at x; `batch_size` the points of a step, None for all; `index` as for
+    `Preconditioner.run`. Measure again after a refresh.
 
     Raises:
         InputError: the loss is linear in the outputs, or the eigenvalue is not finite.
@@ -174,8 +174,9 @@ def measure_rate(
     Momentum mu adds up 1/(1 - mu) of them.
     """
     top, vector = power_iteration(model, x, preconditioner, index=index, loss=loss, iterations=iterations, start=start)
+    half = 0.5 * (1 + momentum) / (1 + 2 * momentum)
     if batch_size is None:
-        return 0.5 * 0.99 * 2 / top, vector
+        return half * 0.99 * 2 / top, vector
     points, spectrum = modes or (x[:DIAGONAL_POINTS], None)
     with evaluating(model), torch.no_grad():
         f = model(x)
@@ -185,4 +186,4 @@ def measure_rate(
             u = H(u / u.norm())
     h = len(f) * float(u.norm())
     beta = h * largest_diagonal(model, points, preconditioner, spectrum=spectrum)
-    return 0.5 * eigenpro_step_size(top, beta / (1 - momentum), batch_size), vector
+    return half * eigenpro_step_size(top, beta / (1 - momentum), batch_size), vector

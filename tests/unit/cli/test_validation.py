@@ -6,7 +6,7 @@ import pytest
 from omegaconf import DictConfig, OmegaConf
 
 from spectrain.cli.validation import RULES, validate
-from spectrain.errors import InputError
+from spectrain.errors import InputError, SpectrainWarning
 
 GOOD: dict[str, Any] = {
     "seed": 0,
@@ -188,3 +188,15 @@ def test_a_class_of_ones_own_gives_its_keys_their_own_meaning() -> None:
 def test_the_table_is_in_an_order_in_which_causes_come_first() -> None:
     keys = list(RULES)
     assert keys.index("model.width") < keys.index("model.adaptive_lr") < keys.index("optimizer.lr")
+
+
+def test_an_automatic_rate_is_for_gradient_descent_and_warns_on_the_parameter_side() -> None:
+    auto = {"optimizer__lr": "auto"}
+    with pytest.raises(InputError, match="optimizer=sgd"):
+        validate(config(**auto))
+    validate(config(**auto, optimizer___target_="torch.optim.SGD"))
+    parameter = {"preconditioner": {"_target_": "spectrain.ParameterPreconditioner"}}
+    with pytest.warns(SpectrainWarning, match="preconditioner=sample"):
+        validate(config(**auto, optimizer___target_="torch.optim.SGD", **parameter))
+    with pytest.raises(InputError, match="or auto"):
+        validate(config(optimizer__lr="fast"))

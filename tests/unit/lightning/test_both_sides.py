@@ -21,6 +21,7 @@ from spectrain.spectral_maps import power
 
 SIDES: dict[str, Any] = {"sample": SamplePreconditioner, "parameter": ParameterPreconditioner}
 both_sides = pytest.mark.parametrize("side", SIDES)
+mostly_parameter = pytest.mark.parametrize("side", [pytest.param("sample", marks=pytest.mark.slow), "parameter"])
 ADAM = functools.partial(torch.optim.Adam, lr=0.02)
 
 
@@ -82,7 +83,7 @@ def learns(run: Run) -> bool:
 
 
 @both_sides
-@pytest.mark.parametrize("batch_size", [None, 40])
+@pytest.mark.parametrize("batch_size", [pytest.param(None, marks=pytest.mark.slow), 40])
 def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path, side: str, batch_size: int | None) -> None:
     whole = Run(tmp_path / "whole", side, batch_size=batch_size).fit()
     assert learns(whole)
@@ -92,7 +93,7 @@ def test_resumed_equals_uninterrupted_bit_for_bit(tmp_path: Path, side: str, bat
     assert all(map(torch.equal, whole.weights, resumed.weights))
 
 
-@both_sides
+@mostly_parameter
 @pytest.mark.parametrize("precision", ["bf16-mixed", "bf16-true", "64-true"])
 def test_precisions(tmp_path: Path, side: str, precision: Any) -> None:
     run = Run(tmp_path, side, precision=precision).fit()
@@ -102,7 +103,7 @@ def test_precisions(tmp_path: Path, side: str, precision: Any) -> None:
         assert run.preconditioner.ready  # type: ignore[attr-defined]
 
 
-@both_sides
+@mostly_parameter
 def test_accumulation_over_the_parts_of_a_batch(tmp_path: Path, side: str) -> None:
     run = Run(tmp_path, side, batch_size=25, accumulate_grad_batches=4, val_check_interval=20).fit()
     assert run.trainer.global_step == 10 and len(run.losses.values) == 40
@@ -118,7 +119,7 @@ def test_four_parts_accumulated_are_the_whole_batch_on_the_parameter_side(tmp_pa
         torch.testing.assert_close(a, b, rtol=0, atol=1e-9)
 
 
-@both_sides
+@mostly_parameter
 @pytest.mark.parametrize("algorithm", ["norm", "value"])
 def test_clipping(tmp_path: Path, side: str, algorithm: str) -> None:
     """Before P_u on the parameter side: a step of gradient descent is then no longer than the rate times the limit."""
@@ -141,8 +142,11 @@ def test_clipping(tmp_path: Path, side: str, algorithm: str) -> None:
     assert max(moved) > 1e-5
 
 
-@both_sides
-@pytest.mark.parametrize("averaging", [pl.callbacks.EMAWeightAveraging, pl.callbacks.WeightAveraging])
+@mostly_parameter
+@pytest.mark.parametrize(
+    "averaging",
+    [pl.callbacks.EMAWeightAveraging, pytest.param(pl.callbacks.WeightAveraging, marks=pytest.mark.slow)],
+)
 def test_averaged_weights(tmp_path: Path, side: str, averaging: Any) -> None:
     """The average is beside the training: the losses are those of a run without it."""
     run, plain = Run(tmp_path / "a", side, extra=(averaging(),)).fit(), Run(tmp_path / "b", side).fit()
@@ -150,20 +154,20 @@ def test_averaged_weights(tmp_path: Path, side: str, averaging: Any) -> None:
     assert not any(map(torch.equal, run.weights, plain.weights))  # the averaged ones are left in the network
 
 
-@both_sides
+@mostly_parameter
 def test_a_compiled_network(tmp_path: Path, side: str) -> None:
     plain, compiled = Run(tmp_path / "a", side).fit(), Run(tmp_path / "b", side, compiled=True).fit()
     assert compiled.losses.values == pytest.approx(plain.losses.values, rel=1e-4)
 
 
-@both_sides
+@mostly_parameter
 @pytest.mark.parametrize("search", [None, "strong_wolfe"])
 def test_lbfgs(tmp_path: Path, side: str, search: str | None) -> None:
     lbfgs = functools.partial(torch.optim.LBFGS, lr=0.3 if search is None else 1.0, max_iter=3, line_search_fn=search)
     assert learns(Run(tmp_path, side, optimizer=lbfgs).fit())
 
 
-@both_sides
+@mostly_parameter
 def test_schedule_free_evaluates_and_saves_the_averaged_weights(tmp_path: Path, side: str) -> None:
     make = functools.partial(pytorch_optimizer.ScheduleFreeAdamW, lr=0.02)
     whole = Run(tmp_path / "whole", side, optimizer=make).fit()

@@ -216,11 +216,23 @@ def test_a_part_without_a_gradient_counts_as_zero() -> None:
         assert torch.equal(a, b)
 
 
-def test_U_is_pulled_back_in_parts_of_points_and_modes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_of_any_memory_layout() -> None:
+    model, x, y = problem("convolution", C=2)
+    P = ParameterPreconditioner(HALF)
+    P.refresh(model, x, rank=8)
+    (model(x) - y).square().mean().backward()
+    parameters, gradients = list(model.parameters()), [p.grad.clone() for p in model.parameters()]
+    strided = [g.mT.contiguous().mT if g.ndim > 1 else g.clone() for g in gradients]
+    assert not strided[0].is_contiguous()
+    P.apply_(parameters, gradients)
+    P.apply_(parameters, strided)
+    torch.testing.assert_close(flat(strided), flat(gradients), rtol=0, atol=1e-15)
+
+
+def test_U_is_pulled_back_in_parts_of_the_modes(monkeypatch: pytest.MonkeyPatch) -> None:
     model, x, _ = problem("convolution", C=2)
     Z = torch.randn(48, 5, dtype=torch.float64)
     whole = pullback.pull_back(model, x, Z, None)
-    monkeypatch.setattr(pullback, "POINTS_AT_ONCE", 7)
     monkeypatch.setattr(pullback, "MODES_AT_ONCE", 2)
     parts = pullback.pull_back(model, x, Z, None)
     f = model(x).flatten()
