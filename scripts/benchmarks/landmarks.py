@@ -6,7 +6,8 @@
 
 2,500 points in a cube, a network 3x256 after 100 steps of Adam, 576 landmarks, 64 modes. A number is the part
 of the full kernel's leading 32 modes that lies in the span of the 64 extended ones, |U^T V|^2 / 32; 1 is perfect.
-lambda_64 is the landmarks' over the full kernel's. CPU seconds are those of the extension alone: weights once, then per refresh.
+lambda_64 is the landmarks' over the full kernel's. CPU seconds are those of the extension alone: weights once, then
+per refresh.
 """
 
 import argparse
@@ -96,8 +97,7 @@ def compare(d: int, activation: str, gaussian: bool) -> None:
         print(
             f"| {d} | {name} | lambda_64 {values:.2f} | "
             + " | ".join(f"{label} {value:.3f}" for label, value in row.items())
-            + " | "
-            f"nystrom {seconds[0]:.2f} s, interpolate {seconds[1]:.2f} s once and {seconds[2]:.3f} s |",
+            + f" | nystrom {seconds[0]:.2f} s, interpolate {seconds[1]:.2f} s once and {seconds[2]:.3f} s |",
             flush=True,
         )
 
