@@ -3,9 +3,9 @@
     python scripts/benchmarks/outputs.py
 
 1,200 training and 597 test images, an MLP 2x128 in standard parameterisation, 60 full-batch steps of Nesterov (.9) at
-each of three rates; S with power .5 from 100 random landmarks, refreshed at steps 0, 5, 10, 20, 40. The full kernels have
-ten times as many modes as the others, since they share them among ten outputs. Losses at the rate with the smallest
-training loss; CPU seconds with everything charged.
+each of three rates; S with power .5 from 100 random landmarks, refreshed at steps 0, 5, 10, 20, 40. The full kernels
+have ten times as many modes as the others, since they share them among ten outputs. Losses at the rate with the
+smallest training loss; CPU seconds with everything charged.
 """
 
 import math
