@@ -106,39 +106,53 @@ def _first(names: Sequence[str]) -> str:
 
 
 class Watch:
-    """Sees whether the loss uses what S returned, and says so once if not."""
+    """Sees whether the loss uses what S returned, and says so once if not.
+
+    That the network was trained in the meantime is told by the version of one of its parameters, which counts changes.
+    """
 
     def __init__(self) -> None:
         self._warned: set[str] = set()
+        self._checked: weakref.ref[nn.Module] | None = None
         self._parameter: weakref.ref[nn.Parameter] | None = None
-        self._waiting: tuple[list[bool], int] | None = None  # whether the last gradient came; the parameter's version
-        self._hook: tuple[weakref.ref[nn.Module], OutputHook, int] | None = None  # the attached one, and its calls
-        self._waiting_since = 0  # the parameter's version then
+        self._arrived, self._arrived_version = [True], -1  # whether a gradient came since that version
+        self._hook: tuple[weakref.ref[nn.Module], OutputHook] | None = None
+        self._calls, self._calls_version = 0, 0  # the hook's calls at that version
+
+    def __reduce__(self) -> Any:
+        return Watch, ()  # a copy of S watches anew
+
+    def check_network(self, network: nn.Module, expected: Sequence[str]) -> None:
+        """`check_same_network`, once for the same network."""
+        if self._checked is None or self._checked() is not network:
+            check_same_network(network, expected)
+            self._checked = weakref.ref(network)
+
+    def forget_network(self) -> None:
+        """The spectrum is another one from now on."""
+        self._checked = None
 
     def hooked(self, module: nn.Module, hook: OutputHook) -> None:
         """A hook that should be called between two refreshes."""
-        self._hook, self._waiting_since = (weakref.ref(module), hook, 0), self._version()
+        self._hook, self._calls, self._calls_version = (weakref.ref(module), hook), 0, self._version()
 
     def refreshed(self, network: nn.Module) -> None:
-        """The network whose steps tell that a backward pass went by; warns if it trained and no hook was called."""
+        """The network to watch from now on; warns if it was trained and an attached S was never called."""
         if self._hook is not None:
-            module, hook, calls = self._hook
-            there = module()
-            stepped = self._version() != self._waiting_since
-            if stepped and there is not None and hook in there._forward_hooks.values() and hook.calls == calls:
+            module, hook = self._hook[0](), self._hook[1]
+            there = module is not None and hook in module._forward_hooks.values()
+            if there and hook.calls == self._calls and self._version() != self._calls_version:
                 self.warn_once(_NOT_CALLED)
-            self._hook = (module, hook, hook.calls)
-        self._parameters_of(network)
-        self._waiting_since = self._version()
+            self._calls = hook.calls
+        trained = next((p for p in network.parameters() if p.requires_grad), None)
+        self._parameter = None if trained is None else weakref.ref(trained)
+        self._calls_version = self._version()
+        self._arrived, self._arrived_version = [True], -1
 
     def left(self) -> None:
         """Warn if the hook was never called in the ``with`` block that ends."""
         if self._hook is not None and self._hook[1].calls == 0:
             self.warn_once(_NOT_CALLED)
-
-    def _parameters_of(self, network: nn.Module) -> None:
-        trained = next((p for p in network.parameters() if p.requires_grad), None)
-        self._parameter = None if trained is None else weakref.ref(trained)
 
     def refuse_wrapped(self, output: Tensor) -> None:
         """Raise InputError if `output` is what some S returned."""
@@ -150,11 +164,14 @@ class Watch:
 
     def over(self, output: Tensor, wrapped: Tensor, precondition: Callable[[Tensor], Tensor]) -> None:
         """Register `precondition` on the gradient of `wrapped`, and look whether it comes."""
-        self._look_back()
-        came = [False]
+        if self._version() != self._arrived_version:
+            if not self._arrived[0]:
+                self.warn_once(_NOT_USED)
+            self._arrived, self._arrived_version = [False], self._version()
+        came, arrived = [False], self._arrived
 
         def arrive(c: Tensor) -> Tensor:
-            came[0] = True
+            came[0] = arrived[0] = True
             if torch.is_grad_enabled():
                 raise InputError(
                     "A derivative of the preconditioned output was taken with create_graph=True, as for a differential "
@@ -171,11 +188,6 @@ class Watch:
         wrapped.register_hook(arrive)
         # In one backward pass the gradient of `wrapped` is complete before that of `output`.
         output.register_hook(pass_by)
-        self._waiting = (came, self._version())
-
-    def _look_back(self) -> None:
-        if self._waiting is not None and not self._waiting[0][0] and self._version() != self._waiting[1]:
-            self.warn_once(_NOT_USED)
 
     def _version(self) -> int:
         parameter = None if self._parameter is None else self._parameter()

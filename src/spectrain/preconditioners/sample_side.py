@@ -3,7 +3,6 @@
 Shapes: N training points, n points of a batch, C outputs, k modes.
 """
 
-import weakref
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
@@ -73,7 +72,6 @@ class SamplePreconditioner(Preconditioner):
         self._C: int | None = None
         self._last: tuple[stamp, list[RowFactors]] | None = None  # an index and its factors
         self._own: tuple[Landmarks, list[Spectrum]] | None = None  # what the next refresh starts from
-        self._checked: weakref.ref[nn.Module] | None = None
         self.watch = guest.Watch()
 
     @property
@@ -109,6 +107,7 @@ class SamplePreconditioner(Preconditioner):
             C = output_count(network, x)
         self.update(self._extended(spectrum, landmarks, network, x), dtype=floating[0] if floating else torch.float32)
         self._C, self._fingerprint = C, marks
+        self.watch.forget_network()
         self.watch.refreshed(network)
 
     def _extended(self, spectrum: Spectrum, landmarks: Landmarks, network: nn.Module, x: Any) -> list[Spectrum]:
@@ -231,9 +230,8 @@ class SamplePreconditioner(Preconditioner):
         return rows // C if self.outputs == "full" and C else rows
 
     def _check_network(self, network: nn.Module) -> None:
-        if self._fingerprint is not None and (self._checked is None or self._checked() is not network):
-            guest.check_same_network(network, self._fingerprint)
-            self._checked = weakref.ref(network)
+        if self._fingerprint is not None:
+            self.watch.check_network(network, self._fingerprint)
 
     def _move_to(self, device: torch.device) -> None:
         if device.type == "meta":
@@ -255,7 +253,8 @@ class SamplePreconditioner(Preconditioner):
         """Restore what `state_dict` returned."""
         self._blocks = list(zip(state_dict["eigenvectors"], state_dict["ratio"], strict=True))
         self._fingerprint, self._C = state_dict["fingerprint"], state_dict["outputs"]
-        self._last = self._checked = self._own = None
+        self._last = self._own = None
+        self.watch.forget_network()
         return super().load_state_dict(state_dict)
 
 

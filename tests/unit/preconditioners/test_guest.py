@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import io
+import pickle
 from collections.abc import Callable
 from typing import Any
 
@@ -85,6 +86,7 @@ def test_a_copy_of_an_attached_network_shares_the_modes(S: SamplePreconditioner,
         assert torch.equal(average(x), model(x))
 
 
+@pytest.mark.filterwarnings("ignore:S is attached")
 @pytest.mark.parametrize("twice", ["attach", "call", "run", "other"])
 def test_two_preconditioners_are_refused(S: SamplePreconditioner, model: nn.Module, x: Tensor, twice: str) -> None:
     other = SamplePreconditioner(MAP)
@@ -132,6 +134,18 @@ def test_no_warning_where_the_loss_uses_it(S: SamplePreconditioner, model: nn.Mo
         loss.backward()
         optimizer.step()
         S(model(x)).square().mean()  # a loss that is only looked at
+    output = model(x)
+    S(output).square().mean().backward()
+    S(model(x)).square().mean()  # before the step, too
+    optimizer.step()
+    S(model(x))
+
+
+def test_a_copy_of_S_acts_like_it(S: SamplePreconditioner, model: nn.Module, x: Tensor) -> None:
+    S.run(model, x).sum().backward()
+    expected = gradients(model, S(model(x)).square().mean())
+    for twin in (copy.deepcopy(S), pickle.loads(pickle.dumps(S))):
+        torch.testing.assert_close(gradients(model, twin(model(x)).square().mean()), expected, rtol=0, atol=0)
 
 
 def test_derivatives_for_the_loss_itself_are_refused(S: SamplePreconditioner, model: nn.Module, x: Tensor) -> None:

@@ -1,0 +1,32 @@
+"""The plain forms of docs/your_own_loop.md run, from top to bottom, and no form warns."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from spectrain.preconditioners import EXTENSIONS, PLACEMENTS
+from spectrain.preconditioners.output_modes import OUTPUTS
+
+PAGE = (Path(__file__).parents[2] / "docs" / "your_own_loop.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.filterwarnings("error")
+def test_every_block_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+    assert len(blocks) == 5
+    names: dict[str, object] = {}
+    for number, block in enumerate(blocks):
+        exec(compile(block, f"docs/your_own_loop.md, block {number + 1}", "exec"), names)
+
+
+def test_blocks_of_other_frameworks_are_python() -> None:
+    blocks = re.findall(r"```py\n(.*?)```", PAGE, re.DOTALL)
+    assert len(blocks) == 3
+    for number, block in enumerate(blocks):
+        compile(block, f"docs/your_own_loop.md, framework {number + 1}", "exec")
+
+
+def test_every_choice_is_on_the_page() -> None:
+    for word in (*EXTENSIONS, *PLACEMENTS, *OUTPUTS):
+        assert f'"{word}"' in PAGE, word
