@@ -109,6 +109,9 @@ RULES: dict[str, Rule] = {
     "spectrum.subset_size": positive_int,
     "spectrum.every_n_steps": positive_int,
     "spectrum.extension": choice("auto", "interpolate", "nystrom", "exact"),
+    "preconditioner.layers": optional(positive_int),
+    "preconditioner.landmarks": optional(positive_int),
+    "preconditioner.floor": positive_float,
     "spectral_map.alpha": non_negative_float,
     "spectral_map.rank": optional(positive_int),
     "spectral_map.mu": positive_float,
@@ -120,7 +123,7 @@ RULES: dict[str, Rule] = {
     "spectral_map.leak": positive_float,
 }
 # Groups whose keys mean something else in a class of the user's own; the rules then leave them to that class.
-_OWN_CLASS_GROUPS = ("model", "data", "optimizer", "schedule", "spectral_map")
+_OWN_CLASS_GROUPS = ("model", "data", "optimizer", "schedule", "preconditioner", "spectral_map")
 _KNOWN_CLASSES = ("spectrain.", "torch.optim.", "pytorch_optimizer.")
 _ABSENT = object()
 _SCIENTIFIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")

@@ -87,6 +87,7 @@ def summarize(
         "refresh_seconds": spectrum.refresh_seconds,
         "refreshes": spectrum.refreshes,
         "failed_refreshes": spectrum.failed_refreshes,
+        "skipped_steps": getattr(module.preconditioner, "skipped_steps", 0),
         **_spectrum_summary(module, spectrum),
         "peak_memory_mib": _peak_memory_mib(),
         "spectrain": spectrain.__version__,
@@ -114,7 +115,9 @@ def draw_figures(
     if spectrum.spectrum is not None:
         modes = spectrum.spectrum
         S = module.preconditioner
-        ratio = modes.ratio(S.spectral_map) if S is not None else torch.ones_like(modes.eigenvalues)
+        ratio = torch.ones_like(modes.eigenvalues)
+        if S is not None and S.needs_spectrum:  # each batch's own kernel has another spectrum
+            ratio = modes.ratio(S.spectral_map)
         arrays["spectrum"] = (
             plots.spectrum_figure,
             {
@@ -161,10 +164,13 @@ def print_table(folder: Path, summary: dict[str, Any]) -> None:
         table.add_row("PSNR", f"{summary['psnr']:.2f} dB (best {summary['best_psnr']:.2f} dB){heldout}")
         table.add_row("SSIM", f"{summary['ssim']:.4f}")
     percent = 100 * refresh / max(seconds, 1e-9)
-    share = f"{refresh:.1f} s in {summary['refreshes']} refreshes of the spectrum, {percent:.0f} %"
+    share = f" ({refresh:.1f} s in {summary['refreshes']} refreshes of the spectrum, {percent:.0f} %"
     if summary["failed_refreshes"]:
         share += f"; {summary['failed_refreshes']} more failed"
-    table.add_row("time", f"{seconds:.1f} s for {summary['steps']} steps ({share})")
+    refreshed = summary["refreshes"] or summary["failed_refreshes"]
+    table.add_row("time", f"{seconds:.1f} s for {summary['steps']} steps{share + ')' if refreshed else ''}")
+    if summary.get("skipped_steps"):
+        table.add_row("left out", f"S in {summary['skipped_steps']} steps, whose kernel could not be used")
     if summary.get("condition_after"):
         before, after = summary["condition_before"], summary["condition_after"]
         table.add_row(
@@ -204,7 +210,7 @@ def _spectrum_summary(module: WideNetworkModule, callback: SpectrumCallback) -> 
     return {
         "resolved_modes": spectrum.resolved,
         "condition_before": condition_number(spectrum),
-        "condition_after": condition_number(spectrum, S.spectral_map) if S is not None else None,
+        "condition_after": condition_number(spectrum, S.spectral_map) if S is not None and S.needs_spectrum else None,
         "eigenvalue_ratio_1_64": float(eigenvalues[0] / eigenvalues[63]) if len(eigenvalues) >= 64 else None,
     }
 
