@@ -115,9 +115,7 @@ def draw_figures(
     if spectrum.spectrum is not None:
         modes = spectrum.spectrum
         S = module.preconditioner
-        ratio = torch.ones_like(modes.eigenvalues)
-        if S is not None and S.needs_spectrum:  # each batch's own kernel has another spectrum
-            ratio = modes.ratio(S.spectral_map)
+        ratio = modes.ratio(S.effective_map) if S is not None else torch.ones_like(modes.eigenvalues)
         arrays["spectrum"] = (
             plots.spectrum_figure,
             {
@@ -210,7 +208,7 @@ def _spectrum_summary(module: WideNetworkModule, callback: SpectrumCallback) -> 
     return {
         "resolved_modes": spectrum.resolved,
         "condition_before": condition_number(spectrum),
-        "condition_after": condition_number(spectrum, S.spectral_map) if S is not None and S.needs_spectrum else None,
+        "condition_after": condition_number(spectrum, S.effective_map) if S is not None else None,
         "eigenvalue_ratio_1_64": float(eigenvalues[0] / eigenvalues[63]) if len(eigenvalues) >= 64 else None,
     }
 

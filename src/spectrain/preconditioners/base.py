@@ -3,6 +3,7 @@
 Shapes: N training points, n points of a batch, C outputs.
 """
 
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
@@ -30,6 +31,11 @@ class Preconditioner:
         self.spectral_map = spectral_map
         self.strength = 1.0
         self._last_refresh: tuple[Tensor, Spectrum] | None = None  # (landmarks, their spectrum)
+
+    @property
+    def effective_map(self) -> Callable[[Tensor], Tensor]:
+        """Eigenvalues of K/n, descending -> the ratio that S has on them: the map's, unless a way bounds it."""
+        return self.spectral_map
 
     def run(self, network: nn.Module, x: Any, index: Integer[Tensor, " n"] | None = None) -> Float[Tensor, "n *C"]:
         """``network(x)``; what comes back to it in the backward pass is preconditioned on the sample side.

@@ -117,6 +117,11 @@ class BatchPreconditioner(Preconditioner):
         one_pass: Tensor = _OnePass.apply(output.detach(), pull, *parameters.values())  # type: ignore[no-untyped-call]
         return one_pass
 
+    @property
+    def effective_map(self) -> Callable[[Tensor], Tensor]:
+        """`ratio`."""
+        return self.ratio
+
     def ratio(self, eigenvalues: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
         """g(lambda)/lambda on Ritz values of K/n, descending: those below the floor count as lying at it."""
         least = self.floor * eigenvalues[:1]
