@@ -90,6 +90,8 @@ def losses(folder: Path) -> list[tuple[str, str]]:
         ("data.batch_size=50", "optimizer=muon", "data.holdout=true"),
         ("optimizer=adam", "preconditioner=none", "schedule=constant"),
         ("optimizer=sgd", "optimizer.lr=30", "preconditioner=auto", "guard=true", "spectrum.refresh=drift"),
+        ("preconditioner=batch", "preconditioner.layers=null", "preconditioner.landmarks=16", "data.batch_size=50"),
+        pytest.param(("preconditioner=batch",), marks=pytest.mark.slow),
         pytest.param(("optimizer=sgd", "data.batch_size=50", "model=siren"), marks=pytest.mark.slow),
         pytest.param(
             ("optimizer=adamw", "trainer.accumulate_grad_batches=2", "data.batch_size=20"), marks=pytest.mark.slow

@@ -152,6 +152,9 @@ RULES: dict[str, Rule] = {
     "preconditioner.outputs": choice("trace", "each", "full"),
     "spectrum.refresh": choice("every", "drift", "budget"),
     "spectrum.budget": share,
+    "preconditioner.layers": optional(positive_int),
+    "preconditioner.landmarks": optional(positive_int),
+    "preconditioner.floor": positive_float,
     "spectral_map.alpha": non_negative_float,
     "spectral_map.rank": optional(positive_int),
     "spectral_map.mu": positive_float,
@@ -163,7 +166,7 @@ RULES: dict[str, Rule] = {
     "spectral_map.leak": positive_float,
 }
 # Groups whose keys mean something else in a class of the user's own; the rules then leave them to that class.
-_OWN_CLASS_GROUPS = ("model", "data", "optimizer", "schedule", "spectral_map")
+_OWN_CLASS_GROUPS = ("model", "data", "optimizer", "schedule", "preconditioner", "spectral_map")
 _KNOWN_CLASSES = ("spectrain.", "torch.optim.", "pytorch_optimizer.")
 _ABSENT = object()
 _SCIENTIFIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")

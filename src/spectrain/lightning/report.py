@@ -92,6 +92,7 @@ def summarize(
         "probes": spectrum.probes,
         "refresh_share": spectrum.share,
         **_safety_summary(module),
+        "skipped_steps": getattr(module.preconditioner, "skipped_steps", 0),
         **_spectrum_summary(module, spectrum),
         **environment(),
     }
@@ -126,7 +127,7 @@ def draw_figures(
     if spectrum.spectrum is not None:
         modes = spectrum.spectrum
         S = module.preconditioner
-        ratio = modes.ratio(S.spectral_map) if S is not None else torch.ones_like(modes.eigenvalues)
+        ratio = modes.ratio(S.effective_map) if S is not None else torch.ones_like(modes.eigenvalues)
         arrays["spectrum"] = (
             plots.spectrum_figure,
             {
@@ -178,12 +179,15 @@ def print_table(folder: Path, summary: dict[str, Any]) -> None:
         share += f"; {summary['probes']} looks at its drift"
     if summary["failed_refreshes"]:
         share += f"; {summary['failed_refreshes']} more failed"
-    table.add_row("time", f"{seconds:.1f} s for {summary['steps']} steps ({share})")
+    refreshed = summary["refreshes"] or summary["probes"] or summary["failed_refreshes"]
+    table.add_row("time", f"{seconds:.1f} s for {summary['steps']} steps" + (f" ({share})" if refreshed else ""))
     if "preconditioner" in summary:
         table.add_row("S", f"{summary['preconditioner']}: {summary['preconditioner_reason']}")
     if "rejected_steps" in summary:
         taken = f"{summary['shrunk_steps']} steps shrank S, {summary['rejected_steps']} were taken back"
         table.add_row("guard", f"{taken}; strength {summary['strength']:.3g} at the end")
+    if summary.get("skipped_steps"):
+        table.add_row("left out", f"S in {summary['skipped_steps']} steps, whose kernel could not be used")
     if summary.get("condition_after"):
         before, after = summary["condition_before"], summary["condition_after"]
         table.add_row(
@@ -236,7 +240,7 @@ def _spectrum_summary(module: WideNetworkModule, callback: SpectrumCallback) -> 
     return {
         "resolved_modes": spectrum.resolved,
         "condition_before": condition_number(spectrum),
-        "condition_after": condition_number(spectrum, S.spectral_map) if S is not None else None,
+        "condition_after": condition_number(spectrum, S.effective_map) if S is not None else None,
         "eigenvalue_ratio_1_64": float(eigenvalues[0] / eigenvalues[63]) if len(eigenvalues) >= 64 else None,
     }
 

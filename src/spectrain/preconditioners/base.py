@@ -4,6 +4,7 @@ Shapes: N training points, n points of a batch, C outputs.
 """
 
 import warnings
+from collections.abc import Callable
 from typing import Any, Self
 
 import torch
@@ -35,6 +36,11 @@ class Preconditioner:
         self.strength = 1.0
         self._last_refresh: tuple[Landmarks, Spectrum] | None = None
         self._chosen: tuple[Any, Landmarks] | None = None  # what was asked for, and the landmarks
+
+    @property
+    def effective_map(self) -> Callable[[Tensor], Tensor]:
+        """Eigenvalues of K/n, descending -> the ratio that S has on them: the map's, unless a way bounds it."""
+        return self.spectral_map
 
     def run(self, network: nn.Module, x: Any, index: Integer[Tensor, " n"] | None = None) -> Float[Tensor, "n *C"]:
         """``network(x)``; what comes back to it in the backward pass is preconditioned on the sample side.

@@ -117,6 +117,11 @@ class BatchPreconditioner(Preconditioner):
         one_pass: Tensor = _OnePass.apply(output.detach(), pull, *parameters.values())  # type: ignore[no-untyped-call]
         return one_pass
 
+    @property
+    def effective_map(self) -> Callable[[Tensor], Tensor]:
+        """`ratio`."""
+        return self.ratio
+
     def ratio(self, eigenvalues: Float[Tensor, " k"]) -> Float[Tensor, " k"]:
         """g(lambda)/lambda on Ritz values of K/n, descending: those below the floor count as lying at it."""
         least = self.floor * eigenvalues[:1]
@@ -173,19 +178,16 @@ class BatchPreconditioner(Preconditioner):
             return torch.lerp(columns, preconditioned, self.strength).reshape(c.shape).to(c.dtype)
 
     def _apply(self, kernel: Matrix, c: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
-        n = len(c)
-        S_c = apply_function(
-            kernel, c, lambda values: self.ratio(values / n), max_steps=self.max_steps, tolerance=self.tolerance
-        )
-        if not bool(torch.isfinite(S_c).all()):
-            raise FloatingPointError("the kernel of the batch is not finite")
-        return S_c
+        def ratio(values: Tensor) -> Tensor:  # of eigenvalues of K
+            return self.ratio(values / len(c))
+
+        return apply_function(kernel, c, ratio, max_steps=self.max_steps, tolerance=self.tolerance)
 
     def _attempt(self, compute: Callable[[], T]) -> T | None:
         """The result, or None, a warning and one more skipped step."""
         try:
             return compute()
-        except (RuntimeError, MemoryError, FloatingPointError) as error:  # LinAlgError, out of memory: RuntimeErrors
+        except (RuntimeError, MemoryError) as error:  # LinAlgError, out of memory: RuntimeErrors
             self.skipped_steps += 1
             message = f"A training step went on without S: {error}"
             warnings.warn(message, SpectrainWarning, stacklevel=2)

@@ -11,7 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spectrain.errors import InputError
-from spectrain.spectrum.solvers import Eigenpairs, Matrix, eigh_robust, random_block
+from spectrain.spectrum.solvers import Eigenpairs, LinAlgError, Matrix, eigh_robust, random_block
 
 _TEST_EVERY = 4  # steps between two looks at whether f(A) c still changes
 
@@ -58,6 +58,7 @@ def apply_function(
 
     f maps Ritz values (descending, float64) to numbers. Exact after n steps; stops sooner when four more steps change
     the result by at most `tolerance` of its norm. c^T f(A) c stays positive for a positive f, however few the steps.
+    Raises torch.linalg.LinAlgError where A is not finite.
     Source: Druskin and Knizhnerman 1989; Saad 1992 (SIAM J. Numer. Anal. 29).
     """
     before = torch.zeros(0, dtype=torch.float64, device=c.device)
@@ -82,6 +83,8 @@ def apply_function(
 
 def _function_of(alpha: Tensor, beta: Tensor, f: Callable[[Tensor], Tensor]) -> Float[Tensor, "s"]:
     """f(T) e_1."""
+    if not bool(torch.isfinite(alpha).all()):
+        raise LinAlgError("The matrix has values that are not finite.")
     values, Y = eigh_robust(_tridiagonal(alpha, beta))
     values, Y = values.flip(0), Y.flip(1)
     return Y @ (f(values) * Y[0])

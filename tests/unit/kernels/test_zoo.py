@@ -36,3 +36,11 @@ def test_the_jacobian_method_agrees(name: str) -> None:
     module, x, _ = build(name)
     want = empirical_ntk(module, x)
     assert relative_error(empirical_ntk(module, x, method="jacobian"), want) < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ["shared layer", "shared conv", "tied embedding"])
+def test_a_module_that_is_used_twice_keeps_its_own_parameters(name: str) -> None:
+    module, x, _ = build(name)
+    before = list(module.parameters())
+    empirical_ntk(module, x)
+    assert all(one is two for one, two in zip(module.parameters(), before, strict=True))

@@ -8,7 +8,7 @@ import torch
 from spectrain.errors import InputError
 from spectrain.kernels import NTKOperator, empirical_ntk
 from spectrain.spectrum import Operator, Spectrum, spectral_density
-from spectrain.spectrum.lanczos import lanczos_top_k, tridiagonalise
+from spectrain.spectrum.lanczos import apply_function, lanczos_top_k, tridiagonalise
 
 N = 300
 Q = torch.linalg.qr(torch.randn(N, N, generator=torch.Generator().manual_seed(0), dtype=torch.float64))[0]
@@ -26,6 +26,37 @@ def test_tridiagonal_matrix_is_the_projection() -> None:
 def test_stops_at_an_invariant_subspace() -> None:
     alpha, _, V = tridiagonalise(torch.diag(torch.tensor([3.0, 2.0, 1.0, 0.0])), torch.tensor([1.0, 1.0, 0.0, 0.0]), 4)
     assert len(alpha) == V.shape[1] == 2
+
+
+def exact_function(c: torch.Tensor) -> torch.Tensor:
+    return Q @ ((N * LAMBDA) ** -0.5 * (Q.T @ c))
+
+
+def test_a_function_of_a_matrix() -> None:
+    c = torch.randn(N, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
+    found = apply_function(K, c, lambda values: values.clamp(min=1e-9) ** -0.5, max_steps=N, tolerance=0.0)
+    torch.testing.assert_close(found, exact_function(c), rtol=1e-8, atol=1e-10)
+    assert torch.equal(apply_function(K, 0 * c, lambda values: values, max_steps=5, tolerance=0.0), 0 * c)
+
+
+@pytest.mark.parametrize("tolerance", [1e-1, 1e-3])
+def test_a_function_stops_once_it_has_settled(tolerance: float) -> None:
+    products = 0
+
+    def matmul(V: torch.Tensor) -> torch.Tensor:
+        nonlocal products
+        products += 1
+        return K @ V
+
+    c = torch.ones(N, dtype=torch.float64)
+    f = apply_function(Operator(matmul, N), c, lambda values: values**-0.5, max_steps=N, tolerance=tolerance)
+    assert 4 < products < N and products % 4 == 0
+    assert float((f - exact_function(c)).norm() / exact_function(c).norm()) < 5 * tolerance
+
+
+def test_a_function_of_a_matrix_that_is_not_finite_is_refused() -> None:
+    with pytest.raises(torch.linalg.LinAlgError):
+        apply_function(K * float("nan"), torch.ones(N, dtype=K.dtype), torch.sqrt, max_steps=9, tolerance=0.0)
 
 
 @pytest.mark.parametrize("method", ["block", "lanczos"])
