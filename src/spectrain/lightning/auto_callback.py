@@ -120,7 +120,7 @@ def _try(trainer: pl.Trainer, module: WideNetworkModule, name: str, batches: lis
     begun = _now(module)
     for batch in batches:
         with trainer.precision_plugin.forward_context():
-            loss = module.batch_loss(batch)
+            loss = module.guarded_loss(batch)
         optimizer.zero_grad()
         loss.backward()
         if trainer.gradient_clip_val is not None:
