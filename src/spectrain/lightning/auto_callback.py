@@ -12,6 +12,7 @@ import torch
 
 from spectrain.lightning.module import WideNetworkModule
 from spectrain.lightning.spectrum_callback import SpectrumCallback
+from spectrain.lightning.stopwatch import work_seconds
 from spectrain.preconditioners import AutoPreconditioner, Preconditioner
 from spectrain.preconditioners.choice import NONE, Trial
 from spectrain.preconditioners.snapshot import Snapshot
@@ -60,9 +61,8 @@ class AutoCallback(pl.Callback):
         self._say(trainer, auto)
 
     def _refresh_share(self) -> float:
-        """Seconds of a refresh that fall on each step."""
-        spectrum = self._spectrum
-        return spectrum.refresh_seconds / max(1, spectrum.refreshes) / spectrum.every_n_steps
+        """Seconds of the last refresh that fall on each step until the next."""
+        return self._spectrum.refresh_work / self._spectrum.every_n_steps
 
     def _say(self, trainer: pl.Trainer, auto: AutoPreconditioner) -> None:
         if len(auto.looks) > self._seen:
@@ -117,7 +117,7 @@ def try_all(
 
 def _try(trainer: pl.Trainer, module: WideNetworkModule, name: str, batches: list[Any], share: float) -> Trial:
     optimizer, losses = trainer.optimizers[0], []
-    begun = _now(module)
+    begun = work_seconds(module.device)
     for batch in batches:
         with trainer.precision_plugin.forward_context():
             loss = module.guarded_loss(batch)
@@ -127,7 +127,7 @@ def _try(trainer: pl.Trainer, module: WideNetworkModule, name: str, batches: lis
             module.clip_gradients(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
         optimizer.step()
         losses.append(float(loss.detach()))
-    seconds = _now(module) - begun + share * len(batches)
+    seconds = work_seconds(module.device) - begun + share * len(batches)
     with torch.no_grad(), trainer.precision_plugin.forward_context():
         after = float(module.batch_loss(batches[0]))
     return Trial(name, math.log(losses[0] / after) if after > 0 else math.nan, seconds)
@@ -166,11 +166,3 @@ def _untouched(trainer: pl.Trainer, module: WideNetworkModule, auto: AutoPrecond
             candidate.load_state_dict(state)
         auto.strength = strength
         auto.select(name)
-
-
-def _now(module: pl.LightningModule) -> float:
-    """CPU seconds on a CPU, which other programs do not stretch; wall seconds on a GPU, when it has finished."""
-    if module.device.type == "cuda":
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()
