@@ -23,7 +23,7 @@ def test_every_block_runs() -> None:
         "x": x,
         "y": y,
         "criterion": torch.nn.functional.mse_loss,
-        "optimizer": torch.optim.SGD(model.parameters(), lr=100.0),
+        "optimizer": torch.optim.SGD(model.parameters(), lr=1000.0),
         "steps": 25,
     }
     blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)

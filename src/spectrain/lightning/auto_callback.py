@@ -92,8 +92,9 @@ _KEPT = ("trial_seconds", "_seen", "_name", "_next_look", "_decided_at")
 
 
 def can_try(trainer: pl.Trainer) -> bool:
-    """A trial makes optimizer steps of its own, which a gradient scaler (16-mixed) would have to count."""
-    return getattr(trainer.precision_plugin, "scaler", None) is None and len(trainer.optimizers) == 1
+    """Not with a gradient scaler (16-mixed), which counts steps, nor with several processes, whose clocks disagree."""
+    scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+    return not scaled and trainer.world_size == 1 and len(trainer.optimizers) == 1
 
 
 def try_all(
