@@ -53,6 +53,7 @@ class AutoCallback(pl.Callback):
         if auto.wants_trial and fresh and step >= WARMUP_STEPS and can_try(trainer):
             begun = time.perf_counter()
             auto.settle(try_all(trainer, module, auto, batch, self._refresh_share()))
+            _tell_guard(module, auto)
             self.trial_seconds += time.perf_counter() - begun
         if auto.active is not None:
             self._next_look = 0
@@ -111,9 +112,15 @@ def try_all(
     for name in (NONE, *auto.candidates):
         with _untouched(trainer, module, auto):
             auto.use(name)
+            _tell_guard(module, auto)
             needs = auto.active is not None and auto.active.needs_spectrum
             trials.append(_try(trainer, module, name, batches, refresh_share if needs else 0.0))
     return trials
+
+
+def _tell_guard(module: WideNetworkModule, auto: AutoPreconditioner) -> None:
+    if module.guard is not None and auto.spectrum is not None:
+        module.guard.take(auto.spectrum)
 
 
 def _try(trainer: pl.Trainer, module: WideNetworkModule, name: str, batches: list[Any], share: float) -> Trial:
