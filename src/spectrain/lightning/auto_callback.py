@@ -12,6 +12,7 @@ import torch
 
 from spectrain.lightning.module import WideNetworkModule
 from spectrain.lightning.spectrum_callback import SpectrumCallback
+from spectrain.lightning.stopwatch import work_seconds
 from spectrain.preconditioners import AutoPreconditioner, Preconditioner
 from spectrain.preconditioners.choice import NONE, Trial
 from spectrain.preconditioners.snapshot import Snapshot
@@ -52,6 +53,7 @@ class AutoCallback(pl.Callback):
         if auto.wants_trial and fresh and step >= WARMUP_STEPS and can_try(trainer):
             begun = time.perf_counter()
             auto.settle(try_all(trainer, module, auto, batch, self._refresh_share()))
+            _tell_guard(module, auto)
             self.trial_seconds += time.perf_counter() - begun
         if auto.active is not None:
             self._next_look = 0
@@ -60,9 +62,8 @@ class AutoCallback(pl.Callback):
         self._say(trainer, auto)
 
     def _refresh_share(self) -> float:
-        """Seconds of a refresh that fall on each step."""
-        spectrum = self._spectrum
-        return spectrum.refresh_seconds / max(1, spectrum.refreshes) / spectrum.every_n_steps
+        """Seconds of the last refresh that fall on each step until the next."""
+        return self._spectrum.refresh_work / self._spectrum.every_n_steps
 
     def _say(self, trainer: pl.Trainer, auto: AutoPreconditioner) -> None:
         if len(auto.looks) > self._seen:
@@ -92,8 +93,9 @@ _KEPT = ("trial_seconds", "_seen", "_name", "_next_look", "_decided_at")
 
 
 def can_try(trainer: pl.Trainer) -> bool:
-    """A trial makes optimizer steps of its own, which a gradient scaler (16-mixed) would have to count."""
-    return getattr(trainer.precision_plugin, "scaler", None) is None and len(trainer.optimizers) == 1
+    """Not with a gradient scaler (16-mixed), which counts steps, nor with several processes, whose clocks disagree."""
+    scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
+    return not scaled and trainer.world_size == 1 and len(trainer.optimizers) == 1
 
 
 def try_all(
@@ -110,24 +112,30 @@ def try_all(
     for name in (NONE, *auto.candidates):
         with _untouched(trainer, module, auto):
             auto.use(name)
+            _tell_guard(module, auto)
             needs = auto.active is not None and auto.active.needs_spectrum
             trials.append(_try(trainer, module, name, batches, refresh_share if needs else 0.0))
     return trials
 
 
+def _tell_guard(module: WideNetworkModule, auto: AutoPreconditioner) -> None:
+    if module.guard is not None and auto.spectrum is not None:
+        module.guard.take(auto.spectrum)
+
+
 def _try(trainer: pl.Trainer, module: WideNetworkModule, name: str, batches: list[Any], share: float) -> Trial:
     optimizer, losses = trainer.optimizers[0], []
-    begun = _now(module)
+    begun = work_seconds(module.device)
     for batch in batches:
         with trainer.precision_plugin.forward_context():
-            loss = module.batch_loss(batch)
+            loss = module.guarded_loss(batch)
         optimizer.zero_grad()
         loss.backward()
         if trainer.gradient_clip_val is not None:
             module.clip_gradients(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
         optimizer.step()
         losses.append(float(loss.detach()))
-    seconds = _now(module) - begun + share * len(batches)
+    seconds = work_seconds(module.device) - begun + share * len(batches)
     with torch.no_grad(), trainer.precision_plugin.forward_context():
         after = float(module.batch_loss(batches[0]))
     return Trial(name, math.log(losses[0] / after) if after > 0 else math.nan, seconds)
@@ -166,11 +174,3 @@ def _untouched(trainer: pl.Trainer, module: WideNetworkModule, auto: AutoPrecond
             candidate.load_state_dict(state)
         auto.strength = strength
         auto.select(name)
-
-
-def _now(module: pl.LightningModule) -> float:
-    """CPU seconds on a CPU, which other programs do not stretch; wall seconds on a GPU, when it has finished."""
-    if module.device.type == "cuda":
-        torch.cuda.synchronize()
-        return time.perf_counter()
-    return time.process_time()

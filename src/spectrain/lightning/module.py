@@ -71,11 +71,10 @@ class WideNetworkModule(pl.LightningModule):
 
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
         """The true loss; S enters in its backward pass."""
-        if self.guard is None:
-            loss = self.batch_loss(batch)
-        else:
-            loss = self.guard.loss(lambda: self.batch_loss(batch), batch[0])
+        loss = self.guarded_loss(batch)
+        if self.guard is not None:
             self.log("preconditioner/strength", self.guard.preconditioner.strength)
+            self.log("preconditioner/shrunk_steps", float(self.guard.shrunk_steps))
             self.log("preconditioner/rejected_steps", float(self.guard.rejected_steps))
         if not bool(torch.isfinite(loss)):
             raise InputError(self._diverged(float(loss.detach())))
@@ -89,6 +88,12 @@ class WideNetworkModule(pl.LightningModule):
         x, y, index = batch
         output = self(x) if self.preconditioner is None else self.preconditioner.run(self.network, x, index)
         return self.loss(output, y)
+
+    def guarded_loss(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
+        """The same, after the guard has judged the last step by it, where there is a guard."""
+        if self.guard is None:
+            return self.batch_loss(batch)
+        return self.guard.loss(lambda: self.batch_loss(batch), batch[0])
 
     def validation_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> None:
         """Collect the predictions."""

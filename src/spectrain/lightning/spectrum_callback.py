@@ -14,7 +14,7 @@ from torch import Tensor
 
 from spectrain.errors import InputError, SpectrainWarning
 from spectrain.lightning.module import WideNetworkModule
-from spectrain.lightning.stopwatch import Stopwatch
+from spectrain.lightning.stopwatch import Stopwatch, work_seconds
 from spectrain.preconditioners import Guard, Landmarks, Preconditioner, choose_landmarks
 from spectrain.preconditioners.refresh import MOST_CHANGE, REFRESHES, kernel_change, last_due
 from spectrain.spectrum import Spectrum
@@ -64,6 +64,7 @@ class SpectrumCallback(pl.Callback):
         self.probe_seconds = 0.0
         self.probes = 0
         self._last_seconds = 0.0
+        self.refresh_work = 0.0  # of the last one, on the clock of `work_seconds`
         self._decided_at = -1
         self.spectrum: Spectrum | None = None  # on the landmarks
         self.initial: Spectrum | None = None  # the first one of the run, at all training points
@@ -131,8 +132,9 @@ class SpectrumCallback(pl.Callback):
     def refresh_now(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """`refresh`, counted, timed and logged."""
         self.refreshed_at = trainer.global_step
-        begun = time.perf_counter()
+        begun, work = time.perf_counter(), work_seconds(pl_module.device)
         succeeded = self.refresh(trainer, pl_module)
+        self.refresh_work = work_seconds(pl_module.device) - work
         self._last_seconds = time.perf_counter() - begun
         self.refresh_seconds += self._last_seconds
         if succeeded:

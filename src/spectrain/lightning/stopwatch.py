@@ -2,6 +2,19 @@
 
 import time
 
+import torch
+
+
+def work_seconds(device: torch.device) -> float:
+    """A clock to compare work by: CPU seconds, which other programs stretch little; on a GPU wall seconds, when done.
+
+    The Stopwatch has wall seconds, for what a person waits.
+    """
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+        return time.perf_counter()
+    return time.process_time()
+
 
 class Stopwatch:
     """Wall and CPU seconds of this process between `start` and `stop`, summed."""

@@ -46,6 +46,11 @@ class AutoPreconditioner(Preconditioner):
         return self.candidates.get(self.name)
 
     @property
+    def spectrum(self) -> Spectrum | None:
+        """The last one that was looked at, on the landmarks; not in the state."""
+        return None if self._given is None else self._given[0]
+
+    @property
     def needs_spectrum(self) -> bool:  # type: ignore[override]
         """Before the first look, and then as the way in use does."""
         return not self.looks or (self.active is not None and self.active.needs_spectrum)

@@ -3,6 +3,7 @@
 Letters: t the strength of S_t = (1 - t) I + t S; s the speed of the guard, 1 / rho <= s <= 1; rho = lambda_1 / max g.
 """
 
+import inspect
 import math
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from spectrain.errors import InputError
 from spectrain.preconditioners.base import Preconditioner
 from spectrain.preconditioners.snapshot import Snapshot
 from spectrain.spectrum import Spectrum
@@ -76,9 +78,13 @@ class Guard:
         self._resumed = False
         self._loss = math.nan  # of the last batch, before the step
         self._predicted = math.nan  # decrease by the step; nan: no step was made since
-        self._before: list[Tensor] = []  # weights, while a step is under way
+        self._before: list[Tensor] = []  # weights, from the loss to the end of its step
         self._snapshot: Snapshot | None = None
-        optimizer.register_step_pre_hook(self._before_step)
+        if optimizer_searches(optimizer):
+            raise InputError(
+                f"The guard judges steps, and {type(optimizer).__name__} has a line search of its own that does; "
+                "leave the guard out (guard=false)."
+            )
         optimizer.register_step_post_hook(self._after_step)
 
     def take(self, spectrum: Spectrum) -> None:
@@ -103,6 +109,7 @@ class Guard:
             elif not value <= 2 * self._explosion * self._loss:
                 loss = self._look(value, evaluate)
         self._loss, self._predicted = float(loss.detach()), math.nan
+        self._keep()
         if self.rescale and loss.requires_grad:
             loss.register_hook(lambda gradient: gradient * self.speed)
         return loss
@@ -152,14 +159,18 @@ class Guard:
         if self.rho > 1:
             self.preconditioner.strength = min(1.0, max(0.0, (self.rho - 1 / self.speed) / (self.rho - 1)))
 
-    @torch.no_grad()
-    def _before_step(self, *_: Any) -> None:
+    def _keep(self) -> None:
+        """What the step to come starts from. Not in a hook of the step: Lightning evaluates the loss inside of it."""
+        if self._before:  # of an earlier part of an accumulated batch
+            return
         if self._snapshot is None or self.steps % self._snapshot.interval == 0:
             self._snapshot = Snapshot(self._network, self._optimizer)
-        self._before = [p.clone() for p in self._network.parameters()]
+        self._before = [p.detach().clone() for p in self._network.parameters()]
 
     @torch.no_grad()
     def _after_step(self, *_: Any) -> None:
+        if not self._before:  # the loss was not evaluated here
+            return
         self.steps += 1
         moved = zip(self._network.parameters(), self._before, strict=True)
         terms = [torch.sum(p.grad * (p - before)) for p, before in moved if p.grad is not None]
@@ -187,6 +198,12 @@ class Guard:
 
 
 _KEPT = ("speed", "rho", "shrunk_steps", "rejected_steps", "steps", "_same", "_loss", "_predicted")
+
+
+def optimizer_searches(optimizer: Optimizer) -> bool:
+    """Whether a step needs a closure, to evaluate it many times (L-BFGS)."""
+    closure = inspect.signature(getattr(optimizer, "base", optimizer).step).parameters.get("closure")
+    return closure is not None and closure.default is inspect.Parameter.empty
 
 
 @contextmanager

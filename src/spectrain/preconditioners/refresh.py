@@ -40,9 +40,12 @@ def kernel_change(network: nn.Module, points: Tensor, spectrum: Spectrum, seed: 
 
     M = K/m on the modes held and lambda_k I beyond them: an error counts by the mode that it falls on, which is what S
     multiplies it by. The best factor a takes out growth of the kernel as a whole, which S does not see. 0 where nothing
-    has moved; about 1 where a direction that S leaves alone has become as fast as the modes held.
+    has moved; about 1 where a direction that S leaves alone has become as fast as the modes held; inf where the
+    spectrum says nothing about the present kernel.
     """
     r = spectrum.resolved
+    if r == 0:
+        return math.inf
     V, root = spectrum.eigenvectors[:, :r], spectrum.eigenvalues[:r].sqrt()
     signs = torch.randint(0, 2, (r,), generator=torch.Generator().manual_seed(seed)).to(V) * 2 - 1
     with evaluating(network):
@@ -52,5 +55,5 @@ def kernel_change(network: nn.Module, points: Tensor, spectrum: Spectrum, seed: 
     inside = inside / root
     a = float(signs @ inside) / r
     if not a > 0:
-        return float("inf")
+        return math.inf
     return math.hypot(float((inside - a * signs).norm()), outside) / (a * math.sqrt(r))

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
 
-from spectrain import Guard, SamplePreconditioner, spectral_maps
+from spectrain import Guard, InputError, SamplePreconditioner, spectral_maps
 from spectrain.data import ImageDataModule
 from spectrain.models import center_output, mlp
 from spectrain.preconditioners import choose_landmarks, guard
@@ -154,6 +154,31 @@ def test_an_exploding_step_is_taken_back_with_the_optimizers_state() -> None:
     assert watch._snapshot is not None and watch._snapshot.interval == 2
     # Its snapshot is of step 6, since 6 is a multiple of the interval.
     assert float(optimizer.state[network.weight]["momentum_buffer"].abs().max()) < 10
+
+
+def test_the_loss_may_be_evaluated_inside_the_step() -> None:
+    """Lightning's order: step(closure), the closure evaluates the loss and goes back."""
+    network = Quadratic(torch.ones(3, dtype=torch.float64))
+    optimizer = torch.optim.SGD(network.parameters(), lr=0.5)
+    watch, x, weights = Guard(Preconditioner(spectral_maps.identity()), network, optimizer), object(), []
+    for rate in (0.5, 50.0, 0.5):
+
+        def closure() -> Tensor:
+            optimizer.zero_grad()
+            loss = watch.loss(network, x)
+            weights.append(float(network.w.detach()[0]))
+            loss.backward()
+            return loss
+
+        optimizer.param_groups[0]["lr"] = rate
+        optimizer.step(closure)
+    assert weights == [1.0, 0.5, 0.5] and watch.rejected_steps == 1
+
+
+def test_line_searches_are_refused() -> None:
+    network = Quadratic(CURVATURE)
+    with pytest.raises(InputError, match="LBFGS has a line search of its own"):
+        Guard(Preconditioner(spectral_maps.identity()), network, torch.optim.LBFGS(network.parameters()))
 
 
 def test_minibatches_are_judged_every_sixteen_steps_and_on_suspicion() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -37,6 +38,13 @@ def kernel() -> tuple[torch.nn.Module, torch.Tensor, Spectrum]:
 def test_nothing_has_moved_at_the_same_weights(kernel: tuple[torch.nn.Module, torch.Tensor, Spectrum]) -> None:
     network, x, spectrum = kernel
     assert kernel_change(network, x, spectrum) < 1e-6
+
+
+def test_a_spectrum_without_resolved_modes_says_nothing(
+    kernel: tuple[torch.nn.Module, torch.Tensor, Spectrum],
+) -> None:
+    network, x, spectrum = kernel
+    assert kernel_change(network, x, replace(spectrum, noise_floor=math.inf)) == math.inf
 
 
 def test_growth_of_the_kernel_as_a_whole_is_no_change(kernel: tuple[torch.nn.Module, torch.Tensor, Spectrum]) -> None:
