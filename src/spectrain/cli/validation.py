@@ -91,6 +91,8 @@ RULES: dict[str, Rule] = {
     "model.features": positive_int,
     "model.scale": positive_float,
     "model.omega": positive_float,
+    "model.period": positive_float,
+    "model.harmonics": positive_int,
     "model.activation": choice("relu", "tanh", "gelu", "sine"),
     "model.parameterization": choice("ntk", "standard"),
     "model.bias_scale": non_negative_float,
