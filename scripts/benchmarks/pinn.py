@@ -4,11 +4,10 @@
     python scripts/benchmarks/pinn.py --task helmholtz heat burgers --seconds 15
     python scripts/benchmarks/pinn.py --task poisson2d --methods gauss_newton --seconds 30
 
-Rules: float64, one thread, a process for each cell, two trials for every method (`METHODS`), the better one counts. CPU
-seconds include everything but the measurement of errors, on points that nobody trains on. Adam and SOAP draw fresh points
-at every step and follow a cosine from their rate to 0 over the budget; L-BFGS needs fixed points; Gauss-Newton draws
-them every `resample` steps of its task (0: never). All use the same forward-mode derivatives, which makes Adam's step
-about three times faster than nested autograd would.
+Rules: float64, one thread, a process for each cell, two trials for every method (`METHODS`), the better one counts.
+CPU seconds include everything but the measurement of errors, on points that nobody trains on. Adam and SOAP draw fresh
+points at every step and follow a cosine from their rate to 0 over the budget; L-BFGS needs fixed points; Gauss-Newton
+draws them every `resample` steps of its task (0: never). All use the same forward-mode derivatives.
 """
 
 import argparse
@@ -84,6 +83,7 @@ class Run:
 
     @property
     def spent(self) -> float:
+        """CPU seconds since the start, without measurements."""
         return time.process_time() - self._begun - self._paused
 
     def steps(self, until: float = 1.0) -> Iterator[int]:
@@ -98,11 +98,13 @@ class Run:
         self.note()
 
     def note(self) -> None:
+        """Add the present error to the curve."""
         paused, spent = time.process_time(), self.spent
         self.curve.append((spent, errors(self.problem, self.x)["l2_error"]))
         self._paused += time.process_time() - paused
 
     def residuals(self) -> Residuals:
+        """At points that are drawn anew."""
         return self.problem.residuals(self.problem.draw(self.generator))
 
 
@@ -201,8 +203,8 @@ def main() -> None:
                 final.append(best["error"])
                 reached.append(min(seconds_to(target, trial) for trial in trials))
             print(
-                f"  {method:<13} {statistics.median(final):.1e} ({', '.join(f'{e:.1e}' for e in final)}), to {target:g} "
-                f"after {statistics.median(reached):.1f} s, better trial of the last seed {best['value']:g}",
+                f"  {method:<13} {statistics.median(final):.1e} ({', '.join(f'{e:.1e}' for e in final)}), "
+                f"to {target:g} after {statistics.median(reached):.1f} s, last better trial {best['value']:g}",
                 flush=True,
             )
 

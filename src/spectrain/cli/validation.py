@@ -119,6 +119,8 @@ RULES: dict[str, Rule] = {
     "model.omega": positive_float,
     "model.first_bias_scale": positive_float,
     "model.sigma": positive_float,
+    "model.period": positive_float,
+    "model.harmonics": positive_int,
     "model.activation": choice("relu", "tanh", "gelu", "sine"),
     "model.parameterization": choice("ntk", "standard"),
     "model.bias_scale": non_negative_float,
@@ -191,8 +193,8 @@ def validate(cfg: DictConfig) -> None:
         )
     if _select(cfg, "optimizer.lr") == "auto" and "Parameter" in str(_select(cfg, "preconditioner._target_")):
         warnings.warn(
-            "optimizer.lr=auto with preconditioner=parameter: on a narrow network U grows old within a few steps, and the "
-            "measured rate is then too large; preconditioner=sample keeps its own for tens of steps.",
+            "optimizer.lr=auto with preconditioner=parameter: on a narrow network U grows old within a few steps, and "
+            "the measured rate is then too large; preconditioner=sample keeps its own for tens of steps.",
             SpectrainWarning,
             stacklevel=2,
         )

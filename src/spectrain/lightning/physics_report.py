@@ -6,7 +6,7 @@ Legend: R, K points along the axes of a map, G along each axis of the grid, k mo
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytorch_lightning as pl
@@ -44,7 +44,7 @@ def finish_physics(
     if trainer.is_global_zero:
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
         arrays = field_arrays(module, data)
-        np.savez_compressed(folder / "field.npz", **arrays)
+        np.savez_compressed(folder / "field.npz", **cast(Any, arrays))
         _write_vtk(folder / "field.vtk", arrays, data)
         drawn = draw_figures(folder / "figures", module, data, history, arrays) if figures else []
         print_table(folder, summary)
@@ -125,7 +125,7 @@ def draw_figures(
     made["convergence"] = (plots.convergence_figure, values)
     after = module.spectrum()
     if history.initial is not None:
-        k = min(history.initial.rank, after.rank)
+        k = min(history.initial.rank, max(1, after.resolved))  # below the noise floor there is nothing to see
         made["spectrum"] = (
             plots.kernel_figure,
             {
@@ -174,7 +174,9 @@ def _map(arrays: dict[str, np.ndarray], data: PDEDataModule, c: int) -> tuple[An
     names = [f"x{i + 1}" if d > 3 else "xyz"[i] for i in range(d)]
     if has_time:
         names[-1] = "t"
-    maps = {name: arrays[name][cut][..., c] for name in ("solution", "reference", "error") if name in arrays}
+    maps: dict[str, np.ndarray] = {
+        name: arrays[name][cut][..., c] for name in ("solution", "reference", "error") if name in arrays
+    }
     maps["residual"] = arrays["residual"][cut]
     return plots.map_figure, {
         "first": axes[kept[0]],

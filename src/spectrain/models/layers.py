@@ -122,7 +122,7 @@ class FourierFeatures(nn.Module):
 
 
 class PeriodicFeatures(nn.Module):
-    """Input 0 of period `period` as ``[sin(j w x_0), cos(j w x_0)]``, j = 1 .. harmonics, w = 2 pi / period; others kept.
+    """Input 0 as ``[sin(j w x_0), cos(j w x_0)]``, j = 1 .. harmonics, w = 2 pi / period; the other inputs as they are.
 
     What is built on it is periodic in that input, exactly. Shapes: input [n, d], output [n, 2 harmonics + d - 1].
     """

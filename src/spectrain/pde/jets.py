@@ -213,16 +213,15 @@ def _multiply(one: Any, other: Any) -> Jet:
     return jet
 
 
-def _power(jet: Any, power: Any) -> Jet:
+def _power(jet: Jet, power: Any) -> Jet:
     if not isinstance(power, int | float):
         raise NoJetError("a power that is not a number")
-    return jet.elementwise(
-        lambda h: (
-            (h**power, power * h ** (power - 1), power * (power - 1) * h ** (power - 2))
-            if power not in (1, 2)
-            else (h**power, power * h ** (power - 1), (power - 1) * torch.full_like(h, 2.0))
-        )
-    )
+
+    def derivatives(h: Tensor) -> Derivatives:
+        curvature = torch.ones_like(h) if power in (1, 2) else h ** (power - 2)  # 0 to a negative power is infinite
+        return h**power, power * h ** (power - 1), power * (power - 1) * curvature
+
+    return jet.elementwise(derivatives)
 
 
 def _cat(jets: Any, dim: int = 0) -> Jet:

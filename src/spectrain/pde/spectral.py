@@ -19,8 +19,8 @@ class PeriodicReference:
     """``u_t = L u + d/dx F(u) + G(u)`` on [-1, 1], periodic, t in [0, 1]; called with points (x, t) it gives u.
 
     L is diagonal in Fourier space, `linear(k)`; F is `conserved` and G is `local`. ETDRK4 (Cox and Matthews 2002, with
-    the contour integrals of Kassam and Trefethen 2005), the highest third of the modes cut off against aliasing. Between
-    the stored moments and the grid's points a bicubic spline.
+    the contour integrals of Kassam and Trefethen 2005), the highest third of the modes cut off against aliasing.
+    Between the stored moments and the grid's points a bicubic spline.
     """
 
     def __init__(

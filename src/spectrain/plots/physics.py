@@ -49,7 +49,7 @@ def map_figure(
         bar = figure.colorbar(drawn, ax=axis, location="bottom", fraction=0.06, pad=0.02)
         bar.outline.set_visible(False)
         bar.locator = MaxNLocator(3)
-        bar.formatter.set_powerlimits((-2, 3))
+        bar.ax.ticklabel_format(axis="x", scilimits=(-2, 3))
         bar.update_ticks()
     axes[0].set_ylabel(names[1])
     return figure

@@ -72,5 +72,9 @@ class HeatInverse(Equation):
         """Zero at both ends, and the measurements."""
         return [
             Condition("boundary", u, self.domain.boundary),
-            Condition("data", lambda f: u(f) - f.data, x=self.x, data=self.data),
+            Condition("data", self._misfit, x=self.x, data=self.data),
         ]
+
+    def _misfit(self, field: Field) -> Float[Tensor, " n"]:
+        assert field.data is not None
+        return u(field) - field.data

@@ -12,9 +12,10 @@ from spectrain.pde.fields import Field, grad_u, second_u, u
 
 
 class Wave(Equation):
-    """``u_tt = 4 u_xx`` on [0, 1] x [0, 1], zero at both ends and at rest at first (Wang et al. 2021, arXiv 2007.14527).
+    """``u_tt = 4 u_xx`` on [0, 1] x [0, 1], zero at both ends and at rest at first.
 
-    u = sin(pi x) cos(2 pi t) + sin(4 pi x) cos(8 pi t) / 2. The equation is divided by (8 pi)^2, the slopes by 8 pi.
+    Wang et al. 2021 (arXiv 2007.14527): u = sin(pi x) cos(2 pi t) + sin(4 pi x) cos(8 pi t) / 2. The equation is
+    divided by (8 pi)^2, the slopes by 8 pi.
     """
 
     domain = time_slab(box([0.0], [1.0]), 1.0)
