@@ -9,6 +9,7 @@ from torch import Tensor, nn
 import spectrain
 from spectrain import InputError, SamplePreconditioner, SpectrainWarning, Spectrum, apply_sample, spectral_maps
 from spectrain.preconditioners import orthonormal_columns
+from spectrain.preconditioners.orthonormal import safe_cholesky
 
 
 def random_spectrum(n: int, k: int, seed: int = 0) -> Spectrum:
@@ -192,6 +193,23 @@ def test_orthonormal_columns_span_the_leading_columns(n: int, k: int, seed: int)
     for j in range(1, Q.shape[1] + 1):  # the first j columns of Q span those of rows: the order of the modes is kept
         missing = rows[:, :j] - Q[:, :j] @ (Q[:, :j].T @ rows[:, :j])
         assert missing.abs().max() < 1e-9
+
+
+def test_the_gram_matrix_by_blocks_of_columns_is_the_gram_matrix() -> None:
+    rows = torch.randn(700, 150, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    L = safe_cholesky(rows)
+    assert L is not None
+    torch.testing.assert_close(L @ L.T, rows.T @ rows, rtol=1e-12, atol=1e-10)
+
+
+@pytest.mark.parametrize("landmarks", ["grid", "random"])
+def test_the_table_lies_by_rows(landmarks: str) -> None:
+    """Rows of a batch are gathered several times slower from a table that lies by columns, as a triangular solve's."""
+    x = torch.cartesian_prod(torch.linspace(-1, 1, 20), torch.linspace(-1, 1, 20))
+    S = SamplePreconditioner(spectral_maps.flatten())
+    model = spectrain.models.mlp(2, 1, width=16, depth=1)
+    S.refresh(model, x, rank=8, subset_size=100, landmarks=landmarks, grid_shape=(20, 20))
+    assert S.state_dict()["eigenvectors"][0].stride() == (8, 1)
 
 
 def test_dependent_columns_fall_back_to_qr() -> None:
