@@ -19,8 +19,8 @@ from spectrain.spectral_maps import SpectralMap, flatten, identity, power
 
 # conf/spectral_map/auto.yaml names it.
 AUTO = "spectrain.selection.suggest_spectral_map"
-# A second or two of eigendecompositions.
-POINTS = 1024
+# Ten eigendecompositions and a pilot for every map: a few seconds.
+POINTS = 512
 # Kernels of as many networks are averaged: one network's own is a noisy sample of it (docs/spectra.md).
 INITIALISATIONS = 5
 
