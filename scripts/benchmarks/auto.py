@@ -79,7 +79,9 @@ def run_cell(cell: dict[str, Any]) -> dict[str, Any]:
     )  # fmt: skip
     trainer.fit(module, datamodule=data)
     guard = {} if module.guard is None else {"guard": (module.guard.shrunk_steps, module.guard.rejected_steps)}
-    choice = {"on": preconditioner.name} if isinstance(preconditioner, AutoPreconditioner) else {}
+    choice = {}
+    if isinstance(preconditioner, AutoPreconditioner):
+        choice = {"on": preconditioner.name, "looks": [round(ratio, 1) for ratio in preconditioner.looks]}
     spent = {"refreshes": spectrum.refreshes, "share": spectrum.share, "trial_seconds": auto.trial_seconds}
     return {**cell, "curve": curve.points, **spent, **guard, **choice}
 
@@ -110,7 +112,7 @@ def compare(cell: dict[str, Any], sides: list[str]) -> None:
     better = [min(places[side][i] for side in ("off", "on")) for i in (0, 1)]
     for side, result in results.items():
         steps, seconds = (place / best for place, best in zip(places[side], better, strict=True))
-        notes = {name: result[name] for name in ("on", "guard") if name in result}
+        notes = {name: result[name] for name in ("on", "looks", "guard") if name in result}
         print(
             f"{cell['model']:<8}{cell['optimizer']:<5}{cell['size']:>4}  {side:<8}"
             f"{psnr(result['curve'][-1][1]):6.2f} dB"
