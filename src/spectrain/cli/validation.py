@@ -157,8 +157,8 @@ def validate(cfg: DictConfig) -> None:
         )
     if _select(cfg, "optimizer.lr") == "auto" and "Parameter" in str(_select(cfg, "preconditioner._target_")):
         warnings.warn(
-            "optimizer.lr=auto with preconditioner=parameter: on a narrow network U grows old within a few steps, and the "
-            "measured rate is then too large; preconditioner=sample keeps its own for tens of steps.",
+            "optimizer.lr=auto with preconditioner=parameter: on a narrow network U grows old within a few steps, and "
+            "the measured rate is then too large; preconditioner=sample keeps its own for tens of steps.",
             SpectrainWarning,
             stacklevel=2,
         )
