@@ -314,7 +314,7 @@ def test_a_pull_back_that_fails_leaves_the_identity(monkeypatch: pytest.MonkeyPa
         raise torch.OutOfMemoryError("no memory")
 
     monkeypatch.setattr("spectrain.preconditioners.parameter_side.pull_back", fails)
-    with pytest.raises(InputError, match="no memory.*until the next refresh"):
+    with pytest.raises(InputError, match=r"no memory.*until the next refresh"):
         P.refresh(model, x, rank=8)
     assert not P.ready and P.nbytes == 0
     monkeypatch.undo()
