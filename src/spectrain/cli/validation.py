@@ -154,7 +154,7 @@ def validate(cfg: DictConfig) -> None:
 
 
 def _check_optimizer(cfg: DictConfig) -> None:
-    """A measured rate is for gradient descent; the parameter side does harm where docs/optimizers.md has measured it."""
+    """A measured rate is for gradient descent alone; the parameter side does harm where docs/optimizers.md says."""
     automatic = _select(cfg, "optimizer.lr") == "auto"
     if automatic and _select(cfg, "optimizer._target_") != "torch.optim.SGD":
         raise InputError(
