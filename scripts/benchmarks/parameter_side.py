@@ -6,7 +6,7 @@
 
 All on the camera picture, output bias at the mean, one thread, CPU seconds. "overhead" interleaves steps with and
 without P_u in one process: 128x128, ReLU 3x512, batches of 4,096, SOAP. "sides" gives each run the same CPU seconds
-(64x64, ReLU 3x256, full batch, refreshes charged) and the best of its rates; its schedule ends when its time does.
+(64x64, ReLU 3x256, full batch, refreshes charged); its schedule ends when its time does.
 "ages": lambda_max of the preconditioned kernel over its value at the refresh, some steps of gradient descent later.
 """
 
@@ -33,13 +33,13 @@ from spectrain.optim import apply_scales, scaled_groups
 from spectrain.preconditioners.step_size import measure_rate
 
 SOAP_SETTINGS = {"betas": (0.95, 0.95), "precondition_frequency": 10, "weight_decay": 0.0}
-# base: (optimizer, rates tried, whether its steps are free of the gradient's scale); None is the automatic rate
-BASES: dict[str, tuple[Any, tuple[float | None, ...], bool]] = {
-    "sgd": (lambda p, lr: torch.optim.SGD(p, lr), (None,), False),
-    "nesterov": (lambda p, lr: torch.optim.SGD(p, lr, momentum=0.9, nesterov=True), (None,), False),
-    "adam": (lambda p, lr: torch.optim.Adam(p, lr), (0.005, 0.01, 0.02), True),
-    "soap": (lambda p, lr: SOAP(p, lr, **SOAP_SETTINGS), (0.005, 0.01, 0.02), True),
-    "lbfgs": (lambda p, lr: torch.optim.LBFGS(p, lr, max_iter=5, line_search_fn="strong_wolfe"), (1.0,), False),
+# base: (optimizer, its rate, whether its steps are free of the gradient's scale); None is the automatic rate
+BASES: dict[str, tuple[Any, float | None, bool]] = {
+    "sgd": (lambda p, lr: torch.optim.SGD(p, lr), None, False),
+    "nesterov": (lambda p, lr: torch.optim.SGD(p, lr, momentum=0.9, nesterov=True), None, False),
+    "adam": (lambda p, lr: torch.optim.Adam(p, lr), 0.01, True),
+    "soap": (lambda p, lr: SOAP(p, lr, **SOAP_SETTINGS), 0.01, True),
+    "lbfgs": (lambda p, lr: torch.optim.LBFGS(p, lr, max_iter=5, line_search_fn="strong_wolfe"), 1.0, False),
 }
 RATE_OF_AGES = 0.25  # of 1/lambda_max, at which the parameter side lasts long enough to be measured
 SIDES = {"none": None, "sample": SamplePreconditioner, "parameter": ParameterPreconditioner}
@@ -139,11 +139,10 @@ def run(base: str, side: str, rate: float | None, seconds: float, seed: int) -> 
 
 def sides(seconds: float, seeds: list[int]) -> None:
     """A table: PSNR in dB after `seconds`, base by base and side by side."""
-    for base, (_, rates, _) in BASES.items():
+    for base, (_, rate, _) in BASES.items():
         for side in SIDES:
             for seed in seeds:
-                results = [(*run(base, side, rate, seconds, seed), rate) for rate in rates]
-                dB, steps, share, rate = max(results, key=lambda result: result[0])
+                dB, steps, share = run(base, side, rate, seconds, seed)
                 print(
                     f"{base:>9} {side:>10} seed {seed}: {dB:6.2f} dB, {steps} steps, refreshes {share:.0%}, "
                     f"rate {rate or 'auto'}",

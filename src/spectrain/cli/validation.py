@@ -186,18 +186,30 @@ def validate(cfg: DictConfig) -> None:
         if not _is_own_class(cfg, key.split(".")[0]):
             _check(cfg, key, rule)
     _check_ranks(cfg)
-    if _select(cfg, "optimizer.lr") == "auto" and _select(cfg, "optimizer._target_") != "torch.optim.SGD":
+    _check_optimizer(cfg)
+
+
+def _check_optimizer(cfg: DictConfig) -> None:
+    """A measured rate is for gradient descent alone; the parameter side does harm where docs/optimizers.md says."""
+    automatic = _select(cfg, "optimizer.lr") == "auto"
+    if automatic and _select(cfg, "optimizer._target_") != "torch.optim.SGD":
         raise InputError(
             "optimizer.lr=auto measures the largest stable step of gradient descent, which optimizers that rescale the "
             "gradient do not have; give optimizer.lr a number, or take optimizer=sgd."
         )
-    if _select(cfg, "optimizer.lr") == "auto" and "Parameter" in str(_select(cfg, "preconditioner._target_")):
-        warnings.warn(
-            "optimizer.lr=auto with preconditioner=parameter: on a narrow network U grows old within a few steps, and "
-            "the measured rate is then too large; preconditioner=sample keeps its own for tens of steps.",
-            SpectrainWarning,
-            stacklevel=2,
-        )
+    if _select(cfg, "preconditioner._target_") != "spectrain.ParameterPreconditioner":
+        return
+    if automatic:
+        reason = "on a narrow network its U grows old within a few steps, and the measured rate is then too large"
+    elif _select(cfg, "optimizer.scale_free") is True:
+        reason = "under an optimizer that rescales the gradient it was slower than no preconditioner where measured"
+    else:
+        return
+    warnings.warn(
+        f"preconditioner=parameter: {reason} (docs/optimizers.md); preconditioner=sample has neither trouble.",
+        SpectrainWarning,
+        stacklevel=2,
+    )
 
 
 def _check(cfg: DictConfig, key: str, rule: Rule) -> None:

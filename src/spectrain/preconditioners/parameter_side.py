@@ -103,6 +103,7 @@ class ParameterPreconditioner(Preconditioner):
 
         Raises:
             InputError: the map's ratio is not finite and positive, or U does not fit the memory; the old U then stays.
+                Or the pull-back failed; P_u is then the identity.
         """
         spectrum = full_spectrum(spectrum, landmarks.points, network)
         ratio = spectrum.ratio(self.spectral_map)
@@ -111,7 +112,12 @@ class ParameterPreconditioner(Preconditioner):
         self._clear()
         scale = (len(landmarks.points) * spectrum.eigenvalues[kept]).sqrt()
         Z = spectrum.eigenvectors[:, kept] / scale
-        blocks = pull_back(network, landmarks.points, Z, self._dtype)
+        try:
+            blocks = pull_back(network, landmarks.points, Z, self._dtype)
+        except RuntimeError as error:  # such as out of memory; the old U went to make room
+            raise InputError(
+                f"U could not be computed: {error}. The parameters' gradient is left as it is until the next refresh."
+            ) from error
         self._inverse = _inverse_factor(_gram(blocks.values(), len(kept)))
         k = len(self._inverse)
         self._blocks = {p: block[:k] for p, block in blocks.items()}

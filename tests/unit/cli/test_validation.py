@@ -198,5 +198,7 @@ def test_an_automatic_rate_is_for_gradient_descent_and_warns_on_the_parameter_si
     parameter = {"preconditioner": {"_target_": "spectrain.ParameterPreconditioner"}}
     with pytest.warns(SpectrainWarning, match="preconditioner=sample"):
         validate(config(**auto, optimizer___target_="torch.optim.SGD", **parameter))
+    with pytest.warns(SpectrainWarning, match="slower than no preconditioner"):
+        validate(config(optimizer__scale_free=True, **parameter))
     with pytest.raises(InputError, match="or auto"):
         validate(config(optimizer__lr="fast"))

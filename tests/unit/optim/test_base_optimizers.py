@@ -93,11 +93,16 @@ class Run:
         return self
 
 
+QUICK = {("sample", base) for base in ("adam", "soap", "muon", "lbfgs", "schedule-free", "sophia")}
+CELLS = [
+    pytest.param(base, side, marks=() if side == "parameter" or (side, base) in QUICK else pytest.mark.slow)
+    for base in BASES
+    for side in SIDES
+]
+
+
 @pytest.mark.filterwarnings("ignore:Using backward.. with create_graph=True")
-@pytest.mark.parametrize(
-    ("base", "side"),
-    [(base, side) for base in BASES for side in SIDES if side == "parameter" or base not in ("foreach", "fused")],
-)
+@pytest.mark.parametrize(("base", "side"), CELLS)
 def test_fifty_steps_and_a_resume(base: str, side: str) -> None:
     run = Run(base, side)
     if base == "sophia" and side == "parameter":

@@ -305,6 +305,23 @@ def test_a_map_that_is_not_positive_leaves_the_old_U() -> None:
     assert P.saved(model.parameters()) == kept
 
 
+def test_a_pull_back_that_fails_leaves_the_identity(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, x, _ = problem()
+    P = ParameterPreconditioner(HALF)
+    P.refresh(model, x, rank=8)
+
+    def fails(*_: Any) -> None:
+        raise torch.OutOfMemoryError("no memory")
+
+    monkeypatch.setattr("spectrain.preconditioners.parameter_side.pull_back", fails)
+    with pytest.raises(InputError, match=r"no memory.*until the next refresh"):
+        P.refresh(model, x, rank=8)
+    assert not P.ready and P.nbytes == 0
+    monkeypatch.undo()
+    P.refresh(model, x, rank=8)
+    assert P.ready
+
+
 def test_saved_state_is_tensors_and_primitives() -> None:
     model, x, _ = problem()
     P = ParameterPreconditioner(HALF)

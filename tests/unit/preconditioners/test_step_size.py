@@ -110,7 +110,7 @@ def test_the_automatic_rate_descends_and_a_few_times_more_diverges(
         optimizer: Any = torch.optim.SGD(trained, lr=factor * rate, momentum=momentum, nesterov=momentum > 0)
         optimizer = optimizer if preconditioner is None else preconditioner.wrap(optimizer)
         generator = torch.Generator().manual_seed(0)
-        for _ in range(150):
+        for _ in range(80):
             index = None if batch_size is None else torch.randperm(30, generator=generator)[:batch_size]
             rows = slice(None) if index is None else index
             output = model(x[rows]) if preconditioner is None else preconditioner.run(model, x[rows], index)
