@@ -18,6 +18,7 @@ from spectrain.cli.allowlist import check_targets
 from spectrain.cli.config_dir import config_dir
 from spectrain.cli.errors import run_guarded
 from spectrain.cli.launch import launch
+from spectrain.cli.physics import is_physics
 from spectrain.cli.run_folder import load_checkpoint
 from spectrain.cli.train import quiet_libraries
 from spectrain.cli.validation import validate
@@ -44,6 +45,11 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     assert isinstance(run, DictConfig)
     validate(cfg)
     check_targets(run, cfg.allow_targets)
+    if is_physics(run):
+        raise InputError(
+            f"ckpt_path={cfg.ckpt_path} is a run on an equation: its field and errors lie in its folder (field.npz, "
+            "field.vtk, summary.json). Only pictures are evaluated here."
+        )
     data = build.build_data(run)
     network = build.build_network(run, data)
     load_network(network, checkpoint, cfg.ckpt_path)

@@ -62,7 +62,7 @@ def summarize(trainer: pl.Trainer, module: PhysicsModule, history: PhysicsHistor
         "best_l2_error": float(known.min()) if len(known) else None,
         "loss": history.loss,
         "best_loss": history.best_loss,
-        **{name: float(value) for name, value in module.problem.coefficients().items()},
+        **{name: float(value.detach()) for name, value in module.problem.coefficients().items()},
         "steps": trainer.global_step,
         "fallbacks": optimizer.state["fallbacks"] if isinstance(optimizer, GaussNewton) else None,  # type: ignore[index]
         "parameters": sum(p.numel() for p in module.problem.parameters()),

@@ -14,7 +14,10 @@ from torch import Tensor
 from spectrain.errors import InputError, SpectrainWarning
 from spectrain.optim.linearization import Linearization, checked_residuals, linearize
 
-HALVINGS = 30
+# A direction that needs more halvings leads out of the region where r is linear; more damping shortens and turns it.
+HALVINGS = 5
+MORE_DAMPING, LARGEST_DAMPING = 100.0, 1e-2
+PLAIN_HALVINGS = 30
 
 
 class GaussNewton(torch.optim.Optimizer):
@@ -28,7 +31,8 @@ class GaussNewton(torch.optim.Optimizer):
 
     ridge = mu trace(K)/n, in units of the eigenvalues of K/n. S is solved with by Cholesky, of K [n, n] or, when P < n,
     of J^T J [P, P]: the same step, since J^T (J J^T + c)^-1 = (J^T J + c)^-1 J^T. t starts at the minimiser of the
-    linearised loss, ``-(r . J d) / |J d|^2``, and is halved until the true loss falls. This is the energy natural
+    linearised loss, ``-(r . J d) / |J d|^2``, and is halved until the true loss falls; after 5 halvings
+    in vain it is tried again with 100 times the damping. This is the energy natural
     gradient (Mueller and Zeinhofer 2023, arXiv 2302.13163), and with momentum SPRING (Goldshlager et al. 2024, arXiv
     2401.10190): d minimises ``|r + J d|^2 + n ridge |d - momentum d_before|^2``.
 
@@ -66,8 +70,13 @@ class GaussNewton(torch.optim.Optimizer):
         residuals, lin = self._linearized(closure)
         loss = 0.5 * checked_residuals(lin.r).square().sum()
         settings, before = self.param_groups[0], self.state.get("direction")  # type: ignore[call-overload]
-        d = ridge_direction(lin, settings["mu"], settings["momentum"], before)
-        if d is None or not self._search(residuals, lin, d, loss):
+        system = DampedSystem(lin)
+        d, damping, moved = None, settings["mu"], False
+        while not moved and damping <= max(settings["mu"], LARGEST_DAMPING):
+            d = system.direction(damping, settings["momentum"], before)
+            moved = d is not None and self._search(residuals, lin, d, loss)
+            damping *= MORE_DAMPING
+        if not moved or d is None:
             what = "the factorisation of the kernel failed" if d is None else "no step along it lowers the loss"
             d = self._fall_back(residuals, lin, loss, what)
         if settings["momentum"]:
@@ -86,21 +95,23 @@ class GaussNewton(torch.optim.Optimizer):
         """A plain step of gradient descent, its size by the same search."""
         self.state["fallbacks"] += 1  # type: ignore[index]
         g = -lin.pull(lin.r)
-        moved = self._search(closure, lin, g, loss)
+        moved = self._search(closure, lin, g, loss, PLAIN_HALVINGS)
         if self.state["fallbacks"] == 1:  # type: ignore[index]
             end = "a plain gradient step was made" if moved else "nor one along the gradient: the weights stay"
             message = f"Gauss-Newton direction given up ({what}); {end}. A larger optimizer.mu may help. Said once."
             warnings.warn(message, SpectrainWarning, stacklevel=4)
         return g if moved else torch.zeros_like(g)
 
-    def _search(self, closure: Callable[[], Tensor], lin: Linearization, d: Tensor, loss: Tensor) -> bool:
+    def _search(
+        self, closure: Callable[[], Tensor], lin: Linearization, d: Tensor, loss: Tensor, halvings: int = HALVINGS
+    ) -> bool:
         """Move by t d, t halved from the minimiser of |r + t J d|^2 until the loss falls; False if it never does."""
         Jd = lin.push(d)
         t = -torch.dot(lin.r, Jd) / Jd.square().sum()
         if not (bool(torch.isfinite(t)) and t > 0):
             return False
         start = [p.clone() for p in self._params]
-        for halving in range(HALVINGS):
+        for halving in range(halvings + 1):
             self._move(start, t * d)
             trial = 0.5 * closure().square().sum()
             if trial < loss:  # never for nan
@@ -115,31 +126,37 @@ class GaussNewton(torch.optim.Optimizer):
             p.copy_(origin + change.view_as(p))
 
 
-def ridge_direction(
-    lin: Linearization, mu: float, momentum: float = 0.0, before: Float[Tensor, " P"] | None = None
-) -> Float[Tensor, " P"] | None:
-    """The minimiser d of ``|r + J d|^2 + c |d - m d_before|^2``, ``c = mu trace(K)``; None where Cholesky fails.
+class DampedSystem:
+    """The normal equations of one linearisation, on the smaller side, for any damping.
 
-    With z = r + m J d_before:  d = m d_before - J^T (K + c)^-1 z = m d_before - (J^T J + c)^-1 J^T z.
+    `direction` is the minimiser d of ``|r + J d|^2 + c |d - m d_before|^2``, ``c = mu trace(K)``:
+    with z = r + m J d_before,  d = m d_before - J^T (K + c)^-1 z = m d_before - (J^T J + c)^-1 J^T z.
     """
-    origin = None if before is None or not momentum else momentum * before
-    z = lin.r if origin is None else lin.r + lin.push(origin)
-    if lin.parameters < len(z):
-        J = lin.jacobian()
-        solved = _solve(J.T @ J, mu, J.T @ z)
-    else:
-        solved = _solve(lin.gram(), mu, z)
-        solved = None if solved is None else lin.pull(solved)
-    if solved is None:
-        return None
-    return -solved if origin is None else origin - solved
 
+    def __init__(self, lin: Linearization) -> None:
+        self._lin = lin
+        self._on_parameters = lin.parameters < len(lin.r)
+        if self._on_parameters:
+            self._J = lin.jacobian()
+            self._A = self._J.T @ self._J
+        else:
+            self._A = lin.gram()
+        self._trace = self._A.trace()  # the same on both sides
 
-def _solve(A: Float[Tensor, "k k"], mu: float, b: Float[Tensor, " k"]) -> Float[Tensor, " k"] | None:
-    """(A + mu trace(A))^-1 b by Cholesky, in place of A; trace(J^T J) = trace(J J^T)."""
-    A.diagonal().add_(mu * A.trace())
-    L, info = torch.linalg.cholesky_ex(A)
-    if bool(info):
-        return None
-    solved = torch.cholesky_solve(b[:, None], L)[:, 0]
-    return solved if bool(torch.isfinite(solved).all()) else None
+    def direction(
+        self, mu: float, momentum: float = 0.0, before: Float[Tensor, " P"] | None = None
+    ) -> Float[Tensor, " P"] | None:
+        """d, or None where Cholesky fails."""
+        origin = None if before is None or not momentum else momentum * before
+        z = self._lin.r if origin is None else self._lin.r + self._lin.push(origin)
+        A = self._A.clone()
+        A.diagonal().add_(mu * self._trace)
+        L, info = torch.linalg.cholesky_ex(A)
+        if bool(info):
+            return None
+        b = self._J.T @ z if self._on_parameters else z
+        solved = torch.cholesky_solve(b[:, None], L)[:, 0]
+        solved = solved if self._on_parameters else self._lin.pull(solved)
+        if not bool(torch.isfinite(solved).all()):
+            return None
+        return -solved if origin is None else origin - solved

@@ -84,6 +84,11 @@ class Jet:
         """That of the value."""
         return self.h.device
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
+        raise NoJetError(f"the method {name}")
+
     def parts(self) -> tuple[Tensor, Tensor, Tensor]:
         """Value [n, 1, F], first [n, s1, F] and second [n, s2, F] derivatives."""
         value, first, second = self.h.split(self.channels.sizes, dim=1)

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from spectrain import InputError, SpectrainWarning, Spectrum, apply_sample, spectral_maps
 from spectrain.optim import DenseLinearization, GaussNewton, linearize
-from spectrain.optim.gauss_newton import ridge_direction
+from spectrain.optim.gauss_newton import DampedSystem
 
 
 def dense(n: int, P: int, seed: int = 0) -> DenseLinearization:
@@ -44,7 +44,7 @@ def test_both_sides_minimise_the_damped_linear_loss(shape: tuple[int, int], mome
     stacked = torch.cat([J, c.sqrt() * eye])
     target = torch.cat([-r, c.sqrt() * momentum * before])
     expected = torch.linalg.lstsq(stacked, target[:, None]).solution[:, 0]
-    found = ridge_direction(lin, mu, momentum, before)
+    found = DampedSystem(lin).direction(mu, momentum, before)
     assert found is not None and torch.allclose(found, expected, rtol=1e-8)
 
 
@@ -54,7 +54,7 @@ def test_the_direction_is_the_ridge_map_of_the_library() -> None:
     spectrum = Spectrum.from_kernel(lin.gram())
     ridge = spectral_maps.ridge(mu * spectrum.trace)
     expected = lin.pull(apply_sample(spectrum.eigenvectors, spectrum.ratio(ridge), lin.r))
-    found = ridge_direction(lin, mu)
+    found = DampedSystem(lin).direction(mu)
     assert found is not None
     cosine = -torch.dot(found, expected) / (found.norm() * expected.norm())
     assert float(cosine) == pytest.approx(1, abs=1e-10)
@@ -94,6 +94,15 @@ def test_the_step_is_halved_where_the_model_is_wrong() -> None:
     optimizer.step(lambda: torch.atan(w))  # Newton's method diverges from here
     assert optimizer.state["halvings"] >= 1
     assert float(w.detach().abs()) < 3
+
+
+def test_more_damping_where_the_direction_leads_too_far() -> None:
+    """A narrow network with hardly any damping stands still without it."""
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1)).double()
+    x = torch.linspace(-1, 1, 30, dtype=torch.float64)[:, None]
+    losses = fit(GaussNewton(net.parameters(), mu=1e-12), lambda: (net(x) - torch.sin(5 * x))[:, 0] / 30**0.5, 40)
+    assert losses[-1] < 1e-3 * losses[0]
 
 
 class _Broken(DenseLinearization):
