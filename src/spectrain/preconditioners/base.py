@@ -59,18 +59,20 @@ class Preconditioner:
         subset_size: int = 1024,
         extension: str = "auto",
         grid_shape: tuple[int, int] | None = None,
+        optimizer: Optimizer | None = None,
     ) -> Spectrum:
         """Recompute the top `rank` modes of the tangent kernel of `model` on landmarks of x [N, ...], and take them.
 
         Uses all points when there are at most `subset_size`; see `choose_landmarks` for the rest. Starts from the modes
-        of the last refresh. Returns the spectrum on the landmarks.
+        of the last refresh. Given the optimizer, the kernel is the one that its steps follow, J D J^T with its present
+        metric D. Returns the spectrum on the landmarks.
 
         Raises:
             InputError: settings that the points do not allow, a kernel that is not finite; the old S then stays.
         """
         landmarks = choose_landmarks(x, min(subset_size, len(x)), extension=extension, grid_shape=grid_shape)
         rank = min(rank, len(landmarks.points))
-        spectrum = landmarks.spectrum(model, rank, self._warm_start(landmarks.points, rank))
+        spectrum = landmarks.spectrum(model, rank, self._warm_start(landmarks.points, rank), optimizer=optimizer)
         self.take(spectrum, landmarks, model, x)
         self._last_refresh = (landmarks.points, spectrum)
         return spectrum

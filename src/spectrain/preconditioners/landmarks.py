@@ -13,9 +13,12 @@ import torch
 from jaxtyping import Float
 from scipy.interpolate import make_interp_spline
 from torch import Tensor, nn
+from torch.optim import Optimizer
 
 from spectrain.errors import InputError, SpectrainWarning
 from spectrain.kernels import empirical_ntk
+from spectrain.kernels.weighted import weighted_ntk
+from spectrain.preconditioners.metric import optimizer_metric
 from spectrain.preconditioners.modes import evaluating
 from spectrain.preconditioners.orthonormal import orthonormal_columns
 from spectrain.spectrum import Spectrum
@@ -40,10 +43,23 @@ class Landmarks:
     extension: str
     axes: tuple[Tensor, Tensor] | None = None
 
-    def spectrum(self, network: nn.Module, rank: int, init: Tensor | None = None) -> Spectrum:
-        """Leading `rank` eigenpairs of K/m, K the trace kernel of `network` on the landmarks; `init` warm-starts."""
+    def spectrum(
+        self, network: nn.Module, rank: int, init: Tensor | None = None, *, optimizer: Optimizer | None = None
+    ) -> Spectrum:
+        """Leading `rank` eigenpairs of K/m, K the trace kernel of `network` on the landmarks; `init` warm-starts.
+
+        With an `optimizer` K is J D J^T, D its present metric: the kernel that its steps follow (`optimizer_metric`).
+
+        Raises:
+            InputError: a kernel that is not finite, or an optimizer together with the Nystroem extension.
+        """
+        if optimizer is not None and self.extension == "nystrom":
+            raise InputError("The kernel in the optimizer's metric has no Nystroem extension; interpolate from a grid.")
         with evaluating(network):
-            K = empirical_ntk(network, self.points, outputs="trace")
+            if optimizer is None:
+                K = empirical_ntk(network, self.points, outputs="trace")
+            else:
+                K = weighted_ntk(network, self.points, roots=optimizer_metric(network, optimizer))
         if not bool(torch.isfinite(K).all()):
             raise InputError(
                 "The kernel of the network has entries that are not finite; the weights may have diverged."
