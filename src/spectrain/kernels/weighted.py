@@ -33,10 +33,8 @@ class Root:
     inputs: Tensor | None = None
 
 
-def weighted_ntk(
-    module: nn.Module, x1: Any, x2: Any = None, *, roots: Mapping[str, Root]
-) -> Float[Tensor, "n m"]:
-    """``(1/C) sum_c J1_c D J2_c^T``, D block diagonal with one block `roots[name]` per trainable parameter; x2=None is x1.
+def weighted_ntk(module: nn.Module, x1: Any, x2: Any = None, *, roots: Mapping[str, Root]) -> Float[Tensor, "n m"]:
+    """``(1/C) sum_c J1_c D J2_c^T``, D block diagonal, one `roots[name]` per trainable parameter; x2=None is x1.
 
     All factors are held at once: it is meant for landmarks. For linear layers and vectors of parameters.
 
@@ -47,7 +45,10 @@ def weighted_ntk(
     with undisturbed(network):
         plan = look(network, x1, "trace", frozenset(), strict=True, apart=True).plan
         sides = [
-            {name: _times(name, factor, roots[name]) for (name,), factor in capture(network, network.inputs(x), plan).items()}
+            {
+                name: _times(name, factor, roots[name])
+                for (name,), factor in capture(network, network.inputs(x), plan).items()
+            }
             for x in ([x1] if x2 is None else [x1, x2])
         ]
         K = torch.zeros(rows_of(x1), rows_of(x1 if x2 is None else x2), dtype=network.dtype, device=network.device)

@@ -15,7 +15,7 @@ from spectrain.spectral_maps import SpectralMap
 
 
 class GridPreconditioner(SamplePreconditioner):
-    """``S = (V diag(ratio) V^T + P F P) / max h``, ``P = I - V V^T``, ``F = DCT^T diag(h) DCT``: full batches of a grid.
+    """``S = (V diag(ratio) V^T + P F P) / max h``, ``P = I - V V^T``, ``F = DCT^T diag(h) DCT``; full batches only.
 
     On a grid the modes that no landmark sees are nearly cosines, and there are about ``i(w) = pi |w|^2 / 4`` of them
     below the frequency w (half periods along each axis). Where eigenvalues decay as a power of i, lambda^-alpha is one

@@ -5,6 +5,8 @@ kernel J D J^T and not J J^T.
 Shapes: o outputs and d inputs of a weight.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -37,7 +39,7 @@ def optimizer_metric(network: nn.Module, optimizer: Optimizer) -> dict[str, Root
     if not all(bool(state["exp_avg_sq"].any()) for state in states.values()):
         return {name: _identity(p) for name, p in network.named_parameters() if p.requires_grad}
     return {
-        name: _root(states[p], groups[p]["lr_scale"] if "lr_scale" in groups[p] else 1.0, groups[p]["eps"])
+        name: _root(states[p], groups[p].get("lr_scale", 1.0), groups[p]["eps"])
         for name, p in network.named_parameters()
         if p in states
     }
@@ -47,7 +49,7 @@ def _identity(p: Tensor) -> Root:
     return Root(torch.ones(len(p)), torch.ones(p.shape[1])) if p.ndim == 2 else Root(torch.ones_like(p))
 
 
-def _root(state: dict[str, Tensor | list[Tensor]], scale: float, eps: float) -> Root:
+def _root(state: dict[str, Any], scale: float, eps: float) -> Root:
     v = state["exp_avg_sq"]
     D = scale / (v.sqrt() + eps)
     if v.ndim != 2:
@@ -64,6 +66,7 @@ def nearest_outer(D: Float[Tensor, "o d"]) -> tuple[Float[Tensor, " o"], Float[T
     return (logs.mean(1) - half).exp(), (logs.mean(0) - half).exp()
 
 
-def _rotated(Q: Tensor | list[Tensor], diagonal: Tensor) -> Tensor:
-    """``Q diag(diagonal)``, or the diagonal where there is no basis."""
-    return Q * diagonal if len(Q) else diagonal
+def _rotated(Q: Any, diagonal: Tensor) -> Tensor:
+    """``Q diag(diagonal)``, or the diagonal where there is no basis (SOAP then holds an empty list)."""
+    rotated: Tensor = Q * diagonal if len(Q) else diagonal
+    return rotated
