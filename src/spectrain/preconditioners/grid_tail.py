@@ -12,6 +12,7 @@ from torch import Tensor
 from spectrain.errors import InputError
 from spectrain.preconditioners.sample_side import SamplePreconditioner
 from spectrain.spectral_maps import SpectralMap
+from spectrain.spectrum import Spectrum
 
 
 class GridPreconditioner(SamplePreconditioner):
@@ -30,7 +31,7 @@ class GridPreconditioner(SamplePreconditioner):
         if exponent < 0:
             raise InputError(f"exponent={exponent} would damp the tail; it must be 0 (no tail) or more.")
         self.grid_shape, self.exponent = grid_shape, exponent
-        self._cosines = [dct_matrix(size) for size in grid_shape]
+        self._waves: tuple[Tensor, Tensor, Tensor] | None = None  # cosines of rows and of columns, h / max h
 
     def __call__(self, output: Float[Tensor, "n *C"], index: Integer[Tensor, " n"] | None = None) -> Tensor:
         """As `SamplePreconditioner`, for a batch of all points of the grid.
@@ -63,16 +64,24 @@ class GridPreconditioner(SamplePreconditioner):
     def _tail(self, V: Tensor, c: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
         """``(V V^T + P F P) c / max h``."""
         head = V @ (V.T @ c)
-        rows, columns = (matrix.to(c) for matrix in self._cosines)
-        h = self._factors_of_frequency(V.shape[1]).to(c)
-        waves = torch.einsum("rR,RDc,dD->rdc", rows, (c - head).view(*self.grid_shape, -1), columns)
-        tail = torch.einsum("rR,rdc,dD->RDc", rows, h[:, :, None] * waves, columns).reshape(c.shape)
-        return (head + tail - V @ (V.T @ tail)) / h.max()
+        if self._waves is None or self._waves[0].device != c.device:
+            rows, columns = (dct_matrix(size).to(c) for size in self.grid_shape)
+            h = self._factors_of_frequency(V.shape[1])
+            self._waves = rows, columns, (h / h.max()).to(c)
+        rows, columns, h = self._waves
+        pictures = (c - head).T.reshape(-1, *self.grid_shape)
+        tail = (rows.T @ (h * (rows @ pictures @ columns.T)) @ columns).flatten(1).T
+        return h.min() * head + tail - V @ (V.T @ tail)
 
     def _factors_of_frequency(self, k: int) -> Float[Tensor, "rows columns"]:
         w_rows, w_columns = (torch.arange(size, dtype=torch.float64) for size in self.grid_shape)
         modes = math.pi / 4 * (w_rows[:, None].square() + w_columns.square())
         return (modes / k).clamp(min=1) ** self.exponent
+
+    def update(self, spectrum: Spectrum, *, dtype: torch.dtype = torch.float32) -> None:
+        """As `SamplePreconditioner`."""
+        super().update(spectrum, dtype=dtype)
+        self._waves = None  # they depend on the number of modes
 
 
 def dct_matrix(size: int) -> Float[Tensor, "size size"]:
