@@ -6,7 +6,7 @@ from pytorch_optimizer import SOAP
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from spectrain import InputError, choose_landmarks
+from spectrain import InputError, SamplePreconditioner, choose_landmarks, spectral_maps
 from spectrain.kernels.weighted import Root, weighted_ntk
 from spectrain.models import mlp
 from spectrain.optim import apply_scales, scaled_groups
@@ -104,3 +104,14 @@ def test_refusals() -> None:
         weighted_ntk(conv, torch.randn(3, 1, 4), roots=roots)
     with pytest.raises(InputError, match="Nystroem"):
         choose_landmarks(x, 5).spectrum(network, 3, optimizer=optimizer)
+
+
+def test_refresh_with_the_optimizer_takes_the_modes_of_its_kernel() -> None:
+    network, optimizer, x = trained(SOAP, "standard", outputs=1)
+    S = SamplePreconditioner(spectral_maps.power(0.5))
+    spectrum = S.refresh(network, x, rank=4, optimizer=optimizer)
+    K = weighted_ntk(network, x, roots=optimizer_metric(network, optimizer)) / len(x)
+    V = spectrum.eigenvectors
+    torch.testing.assert_close(K @ V, V * spectrum.eigenvalues, rtol=1e-6, atol=1e-8 * float(spectrum.eigenvalues[0]))
+    plain = S.refresh(network, x, rank=4)
+    assert float((plain.eigenvectors.T @ V).diagonal().abs().min()) < 0.999
