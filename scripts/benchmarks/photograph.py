@@ -14,8 +14,8 @@ Rules: the same learning rates (and batch sizes) are tried on both sides, each i
 with and without S in turn; CPU seconds count everything but the measurement of the PSNR: kernels, eigenpairs,
 interpolation. The output bias starts at the mean on both sides. "equal time" gives the run without S as many more steps
 as fill the CPU time of the run with S, its schedule stretched. "time to its final PSNR" is the CPU time in which a run
-with S first reaches the best PSNR without S, over the time that the run without S took to get there; runs with S whose
-whole schedule is a fraction of the baseline's (`short`) count too, as each method may be stopped when it is asked to.
+with S first reaches the best PSNR without S, over that of the run without S; `short` runs with S, whose whole schedule
+is a fraction of the baseline's time, count too.
 """
 
 import argparse
@@ -124,7 +124,7 @@ def run_cell(cell: dict[str, Any]) -> dict[str, Any]:
     refresher = Refresher(cell, data) if cell["precondition"] else None
     batches, curve, measuring = iter(data.train_dataloader()), [], 0.0
     for step in range(cell["steps"] + 1):
-        if step % 5 == 0 or step == cell["steps"]:
+        if step % 5 == 0 or step == cell["steps"] or cell["optimizer"] == "lbfgs":  # whose steps are dear
             paused = time.process_time()
             curve.append((step, paused - begun - measuring, psnr(network, data)))
             measuring += time.process_time() - paused
@@ -194,7 +194,7 @@ def time_ratio(level: float, ours: list[dict[str, Any]], baseline: list[dict[str
 def trials(cell: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """Every batch size, learning rate and length of the schedule.
 
-    A small batch takes twice the steps in about the time: SOAP's own part of a step does not shrink with the batch.
+    A small batch takes twice the steps: SOAP's own part of a step does not shrink with the batch.
     """
     for batch_size, rate, length in itertools.product(
         cell["batch_sizes"] or [cell["batch_size"]], cell["rates"], cell["lengths"]
@@ -221,6 +221,7 @@ def compare(cell: dict[str, Any], core: int | None) -> dict[str, Any]:
     # Never more time than the run with S took: a run without S that had longer counts for the time to its PSNR only.
     long = seconds_to(best["psnr"], sides[False])
     shorts = [stretched(run, part * long, core) for part in cell["short"] for run in sides[True]]
+    tried = [*sides[True], *shorts]
     row = {
         **{key: cell[key] for key in ("task", "size", "optimizer", "parameterization", "seed")},
         "image": cell["image"] or "camera",
@@ -231,19 +232,16 @@ def compare(cell: dict[str, Any], core: int | None) -> dict[str, Any]:
         "without, equal time": sides[False][-1]["psnr"],
         "with S": ours["psnr"],
         "gain, equal time": ours["psnr"] - best["psnr"],
-        "time to its final PSNR, with / without": time_ratio(best["psnr"], [*sides[True], *shorts], sides[False]),
+        "time to its final PSNR, with / without": time_ratio(best["psnr"], tried, sides[False]),
         "the same, long runs only": time_ratio(best["psnr"], sides[True], sides[False]),
-        f"time to {cell['level']:g} dB, with / without": time_ratio(
-            cell["level"], [*sides[True], *shorts], sides[False]
-        ),
+        f"time to {cell['level']:g} dB, with / without": time_ratio(cell["level"], tried, sides[False]),
         "share of refreshes": ours["refresh_seconds"] / ours["cpu_seconds"],
     }
     if cell["lbfgs"]:
-        lbfgs = in_own_process({**cell, "optimizer": "lbfgs", "rate": 1.0, "precondition": False}, core)
+        alone = {"optimizer": "lbfgs", "rate": 1.0, "precondition": False, "steps": cell["steps"] // 4}
+        lbfgs = in_own_process({**cell, **alone}, core)
         row["L-BFGS"] = lbfgs["psnr"]
-        row[f"time to {cell['level']:g} dB, with S / L-BFGS"] = time_ratio(
-            cell["level"], [*sides[True], *shorts], [lbfgs]
-        )
+        row[f"time to {cell['level']:g} dB, with S / L-BFGS"] = time_ratio(cell["level"], tried, [lbfgs])
     return row
 
 
