@@ -2,11 +2,7 @@
 
     python scripts/benchmarks/photograph.py                         # camera 64x64, full batch, SOAP
     python scripts/benchmarks/photograph.py --image skimage:coins   # one that nothing was tuned on
-    python scripts/benchmarks/photograph.py --task 128              # 128x128, 3x512, batches of 4,096
-    python scripts/benchmarks/photograph.py --task 128-any-batch    # the best batch size on each side
-    python scripts/benchmarks/photograph.py --task 256              # 256x256, 3x256
-    python scripts/benchmarks/photograph.py --task fourier          # Fourier features, against SOAP and L-BFGS
-    python scripts/benchmarks/photograph.py --task siren            # a network that flattens its own spectrum
+    python scripts/benchmarks/photograph.py --task 128  # or 128-any-batch, 256, fourier (against L-BFGS too), siren
     python scripts/benchmarks/photograph.py --set tail=0 metric=false  # an ablation: any setting of the task
     python scripts/benchmarks/photograph.py --task overhead         # S per step, without refreshes
 
