@@ -49,7 +49,7 @@ def test_the_residual_of_the_solution_is_zero() -> None:
 
 def test_grids() -> None:
     made = grid(LShape().domain, 11)
-    assert made.shape == (11, 11) and int(made.inside.sum()) == 121 - 25 - 5  # the quarter, and the corner
+    assert made.shape == (11, 11) and int(made.inside.sum()) == 121 - 25 - 1  # the quarter, and the corner
     plane = grid(Heat(4).domain, 7)
     assert plane.shape == (7, 1, 1, 1, 7)
     assert (plane.x[:, 1] == 0.5).all()
