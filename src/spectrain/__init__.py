@@ -36,7 +36,7 @@ _LATER = {
     "ModifiedSpectrumKernel": "regression",
     "suggest_spectral_map": "selection",
 }
-_SUBPACKAGES = ("data", "lightning", "metrics", "models", "optim", "plots", "regression", "selection")
+_SUBPACKAGES = ("data", "lightning", "metrics", "models", "optim", "pde", "plots", "regression", "selection")
 
 
 def __getattr__(name: str) -> Any:

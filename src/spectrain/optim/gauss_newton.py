@@ -15,8 +15,8 @@ from spectrain.errors import InputError, SpectrainWarning
 from spectrain.optim.linearization import Linearization, checked_residuals, linearize
 
 HALVINGS = 30
-# Where Cholesky fails, or no step along the direction lowers the loss. (Damping more after fewer halvings, as a trust
-# region would, made Helmholtz's equation ten times slower: a short step along the undamped direction is the better one.)
+# Where Cholesky fails, or no step along the direction lowers the loss. Damping more after a few halvings, as a trust
+# region would, was slower on Helmholtz's equation: a short step along the undamped direction is the better one.
 MORE_DAMPING, LARGEST_DAMPING = 100.0, 1e-2
 
 
@@ -40,7 +40,8 @@ class GaussNewton(torch.optim.Optimizer):
     a method `linearize()` (`spectrain.pde.Residuals` has), that makes the Jacobian's products, without the Jacobian;
     it may also be a function that returns such an object.
     Where the factorisation fails or no step along d lowers the loss, d is made again with 100 times the damping, up to
-    .01; when that does not help either, the step is one along -J^T r, and a warning says so. `state["halvings"]`, `["fallbacks"]` and `["step_size"]` tell of it.
+    .01; when that does not help either, the step is one along -J^T r, and a warning says so. `state["halvings"]`,
+    `["fallbacks"]` and `["step_size"]` tell of it.
 
     Raises:
         InputError: mu or momentum out of range, residuals that are not a finite vector.

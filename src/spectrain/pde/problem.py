@@ -47,10 +47,9 @@ class Solution(nn.Module):
             {name: nn.Parameter(torch.tensor(float(start), dtype=dtype)) for name, start in coefficients.items()}
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The network's output."""
-        output: Tensor = self.network(x)
-        return output
+    def forward(self, x: Any) -> Any:
+        """The network's output; x is a tensor, or a jet in its place."""
+        return self.network(x)
 
 
 class HardConditions(nn.Module):
@@ -64,11 +63,10 @@ class HardConditions(nn.Module):
         super().__init__()
         self.network, self._bubble, self._lift = network, bubble, lift
 
-    def forward(self, x: Tensor) -> Tensor:
-        """The network's output, made to fit."""
+    def forward(self, x: Any) -> Any:
+        """The network's output, made to fit; x is a tensor, or a jet in its place."""
         inside = self._bubble(x) * self.network(x)
-        total: Tensor = inside if self._lift is None else inside + self._lift(x)
-        return total
+        return inside if self._lift is None else inside + self._lift(x)
 
 
 class Problem:
@@ -243,7 +241,7 @@ class Residuals:
     """``r = concat over conditions of sqrt(weight / n) residual``, so that |r|^2 / 2 is the loss; points held fixed.
 
     Called, it returns r [n] with a graph (where gradients are on). `linearize()` returns r and its Jacobian's products,
-    factored where the network allows it. `rows` gives the rows of each condition.
+    factored where the network allows it.
     """
 
     def __init__(self, problem: Problem, points: Mapping[str, Points]) -> None:
