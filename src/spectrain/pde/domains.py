@@ -100,8 +100,8 @@ def l_shape() -> Domain:
 
     def contains(x: Tensor) -> Tensor:
         at_corner = x.norm(dim=1) < 1e-9  # where a solution may have no gradient
-        missing: Tensor = (x[:, 0] > 1e-9) & (x[:, 1] < -1e-9)
-        return ~(missing | at_corner)
+        found: Tensor = ~((x[:, 0] > 1e-9) & (x[:, 1] < -1e-9)) & ~at_corner
+        return found
 
     return Domain(interior, (-1.0, -1.0), (1.0, 1.0), boundary, contains=contains)
 
