@@ -58,7 +58,7 @@ _LATER = {
     "ModifiedSpectrumOptimizer": "optim",
     "suggest_spectral_map": "selection",
 }
-_SUBPACKAGES = ("data", "lightning", "metrics", "models", "optim", "plots", "regression", "selection")
+_SUBPACKAGES = ("data", "lightning", "metrics", "models", "optim", "pde", "plots", "regression", "selection")
 
 
 def __getattr__(name: str) -> Any:
