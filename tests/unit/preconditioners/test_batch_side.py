@@ -233,7 +233,7 @@ def test_no_gradient_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_any_module_with_a_kernel() -> None:
-    """A convolution with weight norm (the Jacobian's path) and a tuple of inputs."""
+    """A convolution with weight norm and a tuple of inputs."""
     torch.manual_seed(0)
 
     class Two(nn.Module):
