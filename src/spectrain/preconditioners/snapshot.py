@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-
 # What a schedule or a person sets in an optimizer's groups. All else there may be state: pytorch_optimizer keeps its
 # count of steps in a group, Prodigy its estimate of the distance, a schedule-free optimizer the sum of its weights.
 SETTINGS = ("params", "lr", "initial_lr", "momentum", "betas", "weight_decay")
