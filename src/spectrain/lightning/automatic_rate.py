@@ -40,9 +40,10 @@ class AutomaticRate(pl.Callback):
         """Measure where the preconditioner has changed."""
         module: WideNetworkModule = pl_module  # type: ignore[assignment]
         now = self._state_of(trainer, module.preconditioner)
-        if now != self._measured:
-            self._measured = now
-            self.measure(trainer, module)
+        if now == self._measured:
+            return
+        self._measured = now
+        self.measure(trainer, module)
         for logger in trainer.loggers:
             logger.log_metrics({"optimizer/auto_lr": float(self.rate or 0)}, step=trainer.global_step)
 
