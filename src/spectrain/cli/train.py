@@ -118,7 +118,7 @@ def fit(cfg: DictConfig, folder: Path) -> Run:
     history, interrupt = RunHistory(spectrum), GracefulInterrupt()
     own = [history, spectrum, AutoCallback(spectrum), RandomState(), interrupt, TrainingProgress()]
     if build.is_rate_automatic(cfg):
-        own.insert(2, AutomaticRate(spectrum))
+        own.insert(3, AutomaticRate(spectrum))
 
     trainer = build.build_trainer(cfg, [*own, *(c for c in callbacks if c is not spectrum)])
     make_run_folder(folder, cfg)  # from here on something is written

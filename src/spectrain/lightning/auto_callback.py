@@ -4,12 +4,15 @@ import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
+from torch import Tensor
 
+from spectrain.lightning.automatic_rate import AutomaticRate
 from spectrain.lightning.module import WideNetworkModule
 from spectrain.lightning.spectrum_callback import SpectrumCallback
 from spectrain.lightning.stopwatch import work_seconds
@@ -104,15 +107,19 @@ def try_all(
     """A few steps without S and with each candidate, from the present state, on the same batches.
 
     Everything is put back to the bit: weights, buffers, the optimizer's state, gradients, random numbers, candidates.
+    A rate that is measured (``optimizer.lr=auto``) is measured for each of the ways, and again after the choice.
     """
     steps = max(3, min(TRIAL_STEPS, int(TRIAL_SHARE * trainer.max_steps))) if trainer.max_steps > 0 else TRIAL_STEPS
     trials = []
+    rate = next((c for c in trainer.callbacks if isinstance(c, AutomaticRate)), None)  # type: ignore[attr-defined]
     with torch.random.fork_rng():
         batches = _batches(trainer, module, batch, steps)
     for name in (NONE, *auto.candidates):
         with _untouched(trainer, module, auto):
             auto.use(name)
             _tell_guard(module, auto)
+            if rate is not None:
+                rate.measure(trainer, module)
             needs = auto.active is not None and auto.active.needs_spectrum
             trials.append(_try(trainer, module, name, batches, refresh_share if needs else 0.0))
     return trials
@@ -124,16 +131,21 @@ def _tell_guard(module: WideNetworkModule, auto: AutoPreconditioner) -> None:
 
 
 def _try(trainer: pl.Trainer, module: WideNetworkModule, name: str, batches: list[Any], share: float) -> Trial:
-    optimizer, losses = trainer.optimizers[0], []
-    begun = work_seconds(module.device)
-    for batch in batches:
+    optimizer: Any = trainer.optimizers[0]
+    losses = []
+
+    def evaluate(batch: Any) -> Tensor:
         with trainer.precision_plugin.forward_context():
             loss = module.guarded_loss(batch)
         optimizer.zero_grad()
         loss.backward()
         if trainer.gradient_clip_val is not None:
             module.clip_gradients(optimizer, trainer.gradient_clip_val, trainer.gradient_clip_algorithm)
-        optimizer.step()
+        return loss
+
+    begun = work_seconds(module.device)
+    for batch in batches:
+        loss: Tensor = optimizer.step(partial(evaluate, batch))  # L-BFGS must have a closure
         losses.append(float(loss.detach()))
     seconds = work_seconds(module.device) - begun + share * len(batches)
     with torch.no_grad(), trainer.precision_plugin.forward_context():

@@ -3,6 +3,8 @@
 Letters: n points, m points of a step.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytorch_lightning as pl
@@ -11,6 +13,8 @@ from torch import Tensor
 
 from spectrain.lightning.module import WideNetworkModule
 from spectrain.lightning.spectrum_callback import SpectrumCallback
+from spectrain.preconditioners import AutoPreconditioner, Preconditioner
+from spectrain.preconditioners.refresh import last_due
 from spectrain.preconditioners.step_size import ITERATIONS, measure_rate
 
 POINTS = 1024  # at most, of the training points; a measurement costs about 3 passes over them per iteration
@@ -20,30 +24,46 @@ WARM_ITERATIONS = 4  # from the last eigenvector
 class AutomaticRate(pl.Callback):
     """Measures the rate (`spectrain.automatic_rate`) and scales the optimizer's and its schedule's to it.
 
-    Stands after the `SpectrumCallback` whose refreshes it follows. The module's optimizer is made with the rate 1.
+    Stands after the `SpectrumCallback` whose refreshes it follows, and after `AutoCallback`, which may switch S. The
+    module's optimizer is made with the rate 1.
     """
 
     def __init__(self, spectrum: SpectrumCallback) -> None:
         self._spectrum = spectrum
         self.rate: float | None = None
-        self._refreshes = -1
+        self._measured: list[Any] = []  # what S was then
         self._vector: Tensor | None = None
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
         """Measure where the preconditioner has changed."""
-        if self._refreshes == self._spectrum.refreshes:
+        module: WideNetworkModule = pl_module  # type: ignore[assignment]
+        now = self._state_of(trainer, module.preconditioner)
+        if now == self._measured:
             return
-        self._refreshes = self._spectrum.refreshes
-        with torch.autocast(pl_module.device.type, enabled=False):
-            rate = self._measure(trainer, pl_module)  # type: ignore[arg-type]
+        self._measured = now
+        self.measure(trainer, module)
+        for logger in trainer.loggers:
+            logger.log_metrics({"optimizer/auto_lr": float(self.rate or 0)}, step=trainer.global_step)
+
+    def _state_of(self, trainer: pl.Trainer, S: Preconditioner | None) -> list[Any]:
+        """Differs where S does. A way without refreshes, or auto that is off, is looked at when one would be due."""
+        if S is None:
+            return [0]
+        due = 0 if S.needs_spectrum else last_due(trainer.global_step, self._spectrum.every_n_steps)
+        chosen = [S.name, len(S.trials)] if isinstance(S, AutoPreconditioner) else []
+        return [self._spectrum.refreshes, due, *chosen]
+
+    def measure(self, trainer: pl.Trainer, module: WideNetworkModule) -> None:
+        """The rate for the present S and weights, from now on."""
+        with torch.autocast(module.device.type, enabled=False), _full_strength(module):
+            rate = self._measure(trainer, module)
         if self.rate is None:
-            print(f"optimizer.lr=auto: {rate:.3g}, and measured again at every refresh of the spectrum", flush=True)
+            again = "" if module.preconditioner is None else ", and measured again at every refresh of the spectrum"
+            print(f"optimizer.lr=auto: {rate:.3g}{again}", flush=True)
         self._set(trainer, rate / (self.rate or 1.0))
         self.rate = rate
-        for logger in trainer.loggers:
-            logger.log_metrics({"optimizer/auto_lr": rate}, step=trainer.global_step)
 
     def _measure(self, trainer: pl.Trainer, module: WideNetworkModule) -> float:
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
@@ -79,8 +99,22 @@ class AutomaticRate(pl.Callback):
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and primitives; loads under ``weights_only=True``."""
-        return {"rate": self.rate, "refreshes": self._refreshes, "vector": self._vector}
+        return {"rate": self.rate, "measured": self._measured, "vector": self._vector}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """Restore what `state_dict` returned; optimizer and schedule bring their own rates."""
-        self.rate, self._refreshes, self._vector = (state_dict[name] for name in ("rate", "refreshes", "vector"))
+        self.rate, self._measured, self._vector = (state_dict[name] for name in ("rate", "measured", "vector"))
+
+
+@contextmanager
+def _full_strength(module: WideNetworkModule) -> Iterator[None]:
+    """S as it is without the guard, which scales the step itself: `Guard` wants the rate that suits S."""
+    S = module.preconditioner
+    if S is None or module.guard is None:
+        yield
+        return
+    strength, S.strength = S.strength, 1.0
+    try:
+        yield
+    finally:
+        S.strength = strength

@@ -92,7 +92,7 @@ def summarize(
         "probes": spectrum.probes,
         "refresh_share": spectrum.share,
         **_safety_summary(module),
-        "skipped_steps": getattr(module.preconditioner, "skipped_steps", 0),
+        "skipped_steps": 0 if module.preconditioner is None else module.preconditioner.skipped_steps,
         **_spectrum_summary(module, spectrum),
         **environment(),
     }

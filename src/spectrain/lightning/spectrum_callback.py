@@ -233,7 +233,7 @@ class SpectrumCallback(pl.Callback):
             return
         values = {
             "spectrum/condition_before": condition_number(self.spectrum),
-            "spectrum/condition_after": condition_number(self.spectrum, _preconditioner(pl_module).spectral_map),
+            "spectrum/condition_after": condition_number(self.spectrum, _preconditioner(pl_module).effective_map),
             "spectrum/largest_eigenvalue": float(self.spectrum.eigenvalues[0]),
             "spectrum/resolved_modes": float(self.spectrum.resolved),
             "time/refresh_seconds": self._last_seconds,

@@ -1,6 +1,6 @@
 """A preconditioner that switches itself off where it does not pay."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 from torch import Tensor, nn
@@ -30,6 +30,7 @@ class AutoPreconditioner(Preconditioner):
         if not candidates:
             raise InputError("preconditioner.candidates is empty; give at least one preconditioner to choose.")
         self.candidates = {_name(candidate, candidates): candidate for candidate in candidates}
+        self._off = Preconditioner(identity())
         self.name = NONE
         self.reason = "no spectrum yet"
         self.looks: list[float] = []  # lambda_1 / lambda_64 of every spectrum
@@ -44,6 +45,21 @@ class AutoPreconditioner(Preconditioner):
     def active(self) -> Preconditioner | None:
         """The way in use; None when S is off."""
         return self.candidates.get(self.name)
+
+    @property
+    def in_use(self) -> Preconditioner:
+        """The same; the identity when S is off."""
+        return self.active or self._off
+
+    @property
+    def effective_map(self) -> Callable[[Tensor], Tensor]:
+        """Of the way in use."""
+        return self.in_use.effective_map
+
+    @property
+    def skipped_steps(self) -> int:  # type: ignore[override]
+        """Of all candidates."""
+        return sum(candidate.skipped_steps for candidate in self.candidates.values())
 
     @property
     def spectrum(self) -> Spectrum | None:
@@ -69,18 +85,18 @@ class AutoPreconditioner(Preconditioner):
     def select(self, name: str) -> None:
         """Switch to one of the candidates, with what it has, or to "none"."""
         self.name = name
-        self.spectral_map = identity() if self.active is None else self.active.spectral_map
+        self.spectral_map = self.in_use.spectral_map
         self.strength = self._strength  # the others' goes to 0
 
     def use(self, name: str) -> None:
         """`select`, and hand on the last spectrum."""
         self.select(name)
-        if self.active is not None and self._given is not None:
-            self.active.take(*self._given)
+        if self._given is not None:
+            self.in_use.take(*self._given)
 
     def run(self, network: nn.Module, x: Any, index: Tensor | None = None) -> Tensor:
         """As the way in use."""
-        return super().run(network, x, index) if self.active is None else self.active.run(network, x, index)
+        return self.in_use.run(network, x, index)
 
     def wrap(self, optimizer: Optimizer) -> Optimizer:
         """All candidates' wraps; those that are not in use have strength 0."""

@@ -30,12 +30,18 @@ class Preconditioner:
     """
 
     needs_spectrum = True  # whether it wants a new spectrum every so often
+    skipped_steps = 0  # that went on without S
 
     def __init__(self, spectral_map: SpectralMap) -> None:
         self.spectral_map = spectral_map
         self.strength = 1.0
         self._last_refresh: tuple[Landmarks, Spectrum] | None = None
         self._chosen: tuple[Any, Landmarks] | None = None  # what was asked for, and the landmarks
+
+    @property
+    def in_use(self) -> "Preconditioner":
+        """What acts at present: itself, unless it is made of several."""
+        return self
 
     @property
     def effective_map(self) -> Callable[[Tensor], Tensor]:

@@ -89,7 +89,7 @@ class Guard:
 
     def take(self, spectrum: Spectrum) -> None:
         """Note how much S changes the largest eigenvalue: ``rho = lambda_1 / max_i g_i``."""
-        g = spectrum.eigenvalues * spectrum.ratio(self.preconditioner.spectral_map)
+        g = spectrum.eigenvalues * spectrum.ratio(self.preconditioner.effective_map)
         self.rho = max(1.0, float(spectrum.eigenvalues[0] / g.max()))
         self._set_speed(self.speed)
 

@@ -59,6 +59,7 @@ def power_iteration(
     """The same with the eigenvector at the outputs, from which the next measurement can `start`: u <- J P J^T S H u."""
     parameters = [p for p in model.parameters() if p.requires_grad]
     device = parameters[0].device.type
+    in_use = None if preconditioner is None else preconditioner.in_use
     with evaluating(model), torch.enable_grad(), torch.autocast(device, enabled=False), sdpa_kernel(SDPBackend.MATH):
         f = model(x)  # fused attention has no second derivative
         wrapped = f if preconditioner is None else preconditioner.run(model, x, index)
@@ -71,8 +72,8 @@ def power_iteration(
         for _ in range(iterations):
             u = u / u.norm()
             w = list(torch.autograd.grad(wrapped, parameters, H(u), retain_graph=True, allow_unused=True))
-            if isinstance(preconditioner, ParameterPreconditioner):
-                preconditioner.apply_(parameters, w)
+            if isinstance(in_use, ParameterPreconditioner):
+                in_use.apply_(parameters, w)
             total = torch.stack([(g * part).sum() for g, i in linear if (part := w[i]) is not None]).sum()
             (u,) = torch.autograd.grad(total, v, retain_graph=True)
             value = float(u.norm())
@@ -122,7 +123,7 @@ def largest_diagonal(
         diagonal = empirical_ntk(model, points).diagonal().double()
         C: int = model(points[:1]).numel()
     if preconditioner is not None and spectrum is not None:
-        lowered = (1 - spectrum.ratio(preconditioner.spectral_map)) * spectrum.eigenvalues
+        lowered = (1 - spectrum.ratio(preconditioner.effective_map)) * spectrum.eigenvalues
         diagonal = diagonal - len(points) * (spectrum.eigenvectors**2 @ lowered).to(diagonal)
     return float(C * diagonal.max())
 

@@ -2,6 +2,7 @@
 
 import csv
 import signal
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,9 @@ import torch
 from test_training import Run, StopAt, equal
 
 from spectrain import AutoPreconditioner, InputError, SamplePreconditioner, spectral_maps
-from spectrain.lightning import AutoCallback, SpectrumCallback
+from spectrain.lightning import AutoCallback, AutomaticRate, SpectrumCallback
 from spectrain.lightning import auto_callback as auto_module
+from spectrain.lightning import automatic_rate as rate_module
 from spectrain.preconditioners import Landmarks, choice
 from spectrain.preconditioners.choice import Trial
 
@@ -179,3 +181,62 @@ def test_a_resumed_run_repeats_the_decision_and_not_the_measurement(
     assert resumed.module.preconditioner.name == "none"
     assert whole.module.preconditioner.looks == resumed.module.preconditioner.looks
     assert whole.module.guard.speed == resumed.module.guard.speed
+
+
+def test_a_trial_of_an_optimizer_that_needs_a_closure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ratios(monkeypatch, 6.0)
+    run = auto_run(tmp_path, steps=22, every=10, val_check_interval=30, optimizer=torch.optim.LBFGS)
+    run.module._scale_free = False
+    run.fit()
+    (trial,) = run.module.preconditioner.trials
+    assert [name for name, *_ in trial] == ["none", "sample"]
+
+
+def with_rate(run: Run) -> AutomaticRate:
+    rate, callbacks = AutomaticRate(run.spectrum), run.trainer.callbacks
+    callbacks.insert(callbacks.index(run.auto) + 1, rate)  # type: ignore[attr-defined]
+    run.module._scale_free = False
+    return rate
+
+
+@pytest.mark.parametrize("winner", ["none", "sample"])
+def test_a_measured_rate_follows_what_auto_has_in_use(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, winner: str
+) -> None:
+    """S allows a rate that diverges without it: each way is tried, and used, at its own."""
+    rates = {"none": 1.0, "sample": 100.0}
+    seen: list[str] = []
+
+    def measured(*args: Any, **_: Any) -> tuple[float, torch.Tensor]:
+        seen.append(args[3].name)
+        return rates[args[3].name] / 20, torch.ones(1)
+
+    monkeypatch.setattr(rate_module, "measure_rate", measured)
+    ratios(monkeypatch, 6.0)
+    working = auto_module.try_all
+
+    def try_all(*args: Any) -> list[Trial]:
+        return [replace(trial, decrease=float(trial.name == winner)) for trial in working(*args)]
+
+    monkeypatch.setattr(auto_module, "try_all", try_all)
+    run = auto_run(tmp_path, steps=24, every=10, val_check_interval=50, optimizer=torch.optim.SGD)
+    rate = with_rate(run)
+    run.fit()
+    assert seen == ["sample", "sample", "sample", "none", "sample", winner]  # steps 0, 5, 10; the trial; step 20
+    assert rate.rate == rates[winner] / 20
+
+
+def test_a_measured_rate_is_that_of_the_whole_S_whatever_the_guard_has_left_of_it(tmp_path: Path) -> None:
+    """The guard multiplies the gradient by its speed already."""
+
+    def rate(speed: float) -> float | None:
+        run = auto_run(tmp_path, steps=1, guard=True, val_check_interval=50, optimizer=torch.optim.SGD)
+        automatic = with_rate(run)
+        slow = StopAt(0, None)
+        slow.on_train_batch_start = lambda *_: run.module.guard._set_speed(speed)  # type: ignore[method-assign,assignment]
+        run.trainer.callbacks.insert(run.trainer.callbacks.index(automatic), slow)
+        run.fit()
+        assert (run.module.guard.preconditioner.strength < 1) == (speed < 1)
+        return automatic.rate
+
+    assert rate(0.5) == rate(1.0)

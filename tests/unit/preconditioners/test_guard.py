@@ -5,6 +5,7 @@ from itertools import pairwise
 from typing import Any
 
 import pytest
+import pytorch_optimizer
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import mse_loss
@@ -315,3 +316,26 @@ def test_a_snapshot_restores_weights_buffers_and_state_again_and_again() -> None
         assert optimizer.param_groups[0]["lr"] == 0.5  # a schedule's business
         optimizer.param_groups[0]["lr"] = 0.1
         assert all(torch.equal(a, b) for a, b in zip(first, step(), strict=True))
+
+
+@pytest.mark.parametrize(
+    "make", [pytorch_optimizer.SOAP, pytorch_optimizer.Prodigy, pytorch_optimizer.ScheduleFreeAdamW]
+)
+def test_a_snapshot_holds_the_state_that_an_optimizer_keeps_in_its_groups(make: Any) -> None:
+    network = mlp(2, 1, width=8, depth=1)
+    optimizer = make(network.parameters(), lr=0.01)
+
+    def steps(count: int) -> list[Tensor]:
+        for _ in range(count):
+            network.zero_grad()
+            network(torch.ones(4, 2)).square().mean().backward()
+            optimizer.step()
+        return [p.detach().clone() for p in network.parameters()]
+
+    for _ in range(2):  # the first snapshot is older than the state
+        snapshot = Snapshot(network, optimizer)
+        expected = steps(3)
+        optimizer.param_groups[0]["initial_lr"] = 0.01  # a schedule came
+        snapshot.restore()
+        assert all(torch.equal(a, b) for a, b in zip(steps(3), expected, strict=True))
+    assert optimizer.param_groups[0]["initial_lr"] == 0.01
