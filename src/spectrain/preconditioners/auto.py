@@ -82,6 +82,11 @@ class AutoPreconditioner(Preconditioner):
         """As the way in use."""
         return super().run(network, x, index) if self.active is None else self.active.run(network, x, index)
 
+    def discard(self) -> None:
+        """Of the way in use."""
+        if self.active is not None:
+            self.active.discard()
+
     def wrap(self, optimizer: Optimizer) -> Optimizer:
         """All candidates' wraps; those that are not in use have strength 0."""
         for candidate in self.candidates.values():
