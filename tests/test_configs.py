@@ -96,7 +96,7 @@ def test_experiments_and_presets_override_what_exists(name: str) -> None:
     assert known != changed, f"{name} changes nothing"
     # A Trainer has arguments that its file leaves at their defaults, such as the profiler.
     foreign = set(keys(OmegaConf.to_container(changed))) - set(keys(OmegaConf.to_container(known)))
-    own = ("trainer.", "model.", "optimizer.", "logger.", "data.equation.")
+    own = ("trainer.", "model.", "optimizer.", "preconditioner.", "logger.", "data.equation.")
     assert all(key.startswith(own) for key in foreign), foreign
 
 

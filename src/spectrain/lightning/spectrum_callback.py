@@ -20,6 +20,8 @@ from spectrain.preconditioners.refresh import MOST_CHANGE, REFRESHES, kernel_cha
 from spectrain.spectrum import Spectrum
 from spectrain.spectrum.measures import condition_number
 
+METRICS = ("network", "optimizer")
+
 
 class SpectrumCallback(pl.Callback):
     """At steps 0, 5, 10, 20, ...: kernel on the landmarks -> spectrum -> eigenvectors at all points -> preconditioner.
@@ -37,6 +39,8 @@ class SpectrumCallback(pl.Callback):
             "budget": at the first step from each of them on at which refreshes stay within a share of the run's time.
             "every" and "drift" are deterministic; "budget" goes by the clock, and a resumed run by the clock that it
             finds in its checkpoint.
+        metric: "network": the kernel J J^T. "optimizer": J D J^T, which the steps of Adam or SOAP follow, see
+            `optimizer_metric`; on interpolated or exact landmarks.
         budget: that share; a time in the first period is measured against the time that the whole run will take.
     """
 
@@ -49,6 +53,7 @@ class SpectrumCallback(pl.Callback):
         landmarks: str = "auto",
         refresh: str = "every",
         budget: float = 0.1,
+        metric: str = "network",
     ) -> None:
         if rank > subset_size:
             raise InputError(
@@ -57,6 +62,13 @@ class SpectrumCallback(pl.Callback):
             )
         if refresh not in REFRESHES:
             raise InputError(f"spectrum.refresh={refresh!r} is not known; allowed: {', '.join(REFRESHES)}.")
+        if metric not in METRICS:
+            raise InputError(f"spectrum.metric={metric!r} is not known; allowed: {', '.join(METRICS)}.")
+        if metric == "optimizer" and refresh == "drift":
+            raise InputError(
+                "spectrum.refresh=drift looks at the network's own kernel; use every with metric=optimizer."
+            )
+        self.metric = metric
         self.rank, self.subset_size, self.every_n_steps, self.extension = rank, subset_size, every_n_steps, extension
         self._placement = landmarks
         self.policy, self.budget = refresh, budget
@@ -104,6 +116,10 @@ class SpectrumCallback(pl.Callback):
             landmarks=self._placement,
             grid_shape=getattr(data, "grid_shape", None),
         )
+        if self.metric == "optimizer" and chosen.extension == "nystrom":
+            raise InputError(
+                "spectrum.metric=optimizer has no Nystroem extension; take spectrum.extension=interpolate or exact."
+            )
         m = chosen.count
         if self.rank > m:
             raise InputError(
@@ -180,7 +196,7 @@ class SpectrumCallback(pl.Callback):
         """
         try:
             with torch.random.fork_rng(), torch.autocast(pl_module.device.type, enabled=False), _busy(trainer):
-                self._refresh(pl_module)
+                self._refresh(trainer, pl_module)
         except (RuntimeError, InputError) as error:  # LinAlgError and out-of-memory are RuntimeErrors
             failed = f"The spectrum refresh at step {trainer.global_step} failed"
             if self.spectrum is None and _needs_spectrum(pl_module):
@@ -190,11 +206,13 @@ class SpectrumCallback(pl.Callback):
             return False
         return True
 
-    def _refresh(self, pl_module: pl.LightningModule) -> None:
+    def _refresh(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         assert self._landmarks is not None and self._x is not None
         module: WideNetworkModule = pl_module  # type: ignore[assignment]
         init = None if self.spectrum is None else self.spectrum.eigenvectors
-        spectrum = self._landmarks.spectrum(module.network, self.rank, init)
+        steps = _needs_spectrum(pl_module) and self.metric == "optimizer"
+        optimizer = trainer.optimizers[0] if steps else None
+        spectrum = self._landmarks.spectrum(module.network, self.rank, init, optimizer=optimizer)
         if module.preconditioner is not None:
             module.preconditioner.take(spectrum, self._landmarks, module.network, self._x)
         guard: Guard | None = getattr(module, "guard", None)

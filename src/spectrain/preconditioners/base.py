@@ -74,12 +74,14 @@ class Preconditioner:
         extension: str = "auto",
         landmarks: str = "auto",
         grid_shape: tuple[int, int] | None = None,
+        optimizer: Optimizer | None = None,
     ) -> Spectrum:
         """Recompute the top `rank` modes of the tangent kernel of `model` on landmarks of x [N, ...], and take them.
 
         Uses all points when there are at most `subset_size`; see `choose_landmarks` for the rest. Landmarks are chosen
-        once for the same x, and a refresh starts from the modes of the last one. Returns the spectrum on the landmarks;
-        if the computation fails (not finite, no convergence, no memory), a warning and the last good one, which stays.
+        once for the same x, and a refresh starts from the modes of the last one. Given the optimizer, the kernel is the
+        one that its steps follow, J D J^T with its present metric D. Returns the spectrum on the landmarks; if the
+        computation fails (not finite, no convergence, no memory), a warning and the last good one, which stays.
 
         Raises:
             InputError: settings that the points do not allow, or a failure of the first refresh.
@@ -89,7 +91,7 @@ class Preconditioner:
         rank = min(rank, chosen.count)
         try:
             with torch.autocast(next((p.device.type for p in model.parameters()), "cpu"), enabled=False):
-                spectrum = chosen.spectrum(model, rank, self._warm_start(chosen, rank))
+                spectrum = chosen.spectrum(model, rank, self._warm_start(chosen, rank), optimizer=optimizer)
                 self.take(spectrum, chosen, model, x)
         except (RuntimeError, MemoryError, InputError) as error:  # LinAlgError and out-of-memory are RuntimeErrors
             if self._last_refresh is None:
