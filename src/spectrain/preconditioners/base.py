@@ -56,6 +56,9 @@ class Preconditioner:
         output: Tensor = network(x)
         return output
 
+    def discard(self) -> None:
+        """No backward pass will come to what `run` returned last: it was evaluated to be looked at."""
+
     def wrap(self, optimizer: Optimizer) -> Optimizer:
         """The optimizer to use in place of `optimizer`: itself, unless the way acts on the parameters' gradient."""
         return optimizer
