@@ -37,8 +37,8 @@ class AutomaticRate(pl.Callback):
             return
         self._refreshes = self._spectrum.refreshes
         with torch.autocast(pl_module.device.type, enabled=False):
-            rate = self._measure(trainer, pl_module)  # type: ignore[arg-type]
-        if self.rate is None:
+            rate = trainer.strategy.broadcast(self._measure(trainer, pl_module))  # type: ignore[arg-type]
+        if self.rate is None and trainer.is_global_zero:
             print(f"optimizer.lr=auto: {rate:.3g}, and measured again at every refresh of the spectrum", flush=True)
         self._set(trainer, rate / (self.rate or 1.0))
         self.rate = rate

@@ -17,6 +17,7 @@ from spectrain.errors import InputError, SpectrainWarning
 from spectrain.kernels import empirical_ntk
 from spectrain.kernels.empirical import Outputs
 from spectrain.kernels.network import rows_of, take_rows
+from spectrain.preconditioners import ranks
 from spectrain.preconditioners.interpolation import Interpolator, grid_interpolator, scattered_interpolator
 from spectrain.preconditioners.modes import evaluating, stamp
 from spectrain.preconditioners.orthonormal import orthonormal_columns
@@ -41,12 +42,13 @@ class Landmarks:
 
     points: [m, ...], or a tuple or dict of such; extension: "exact" (they are the training points), "interpolate" (from
     the grid ``axes[0] x axes[1]`` over the box of the training points, or from scattered points where axes is None) or
-    "nystrom".
+    "nystrom". `shared`: the ranks of torch.distributed compute kernels together, each its rows, and all hold the same bits.
     """
 
     points: Any
     extension: str
     axes: tuple[Tensor, Tensor] | None = None
+    shared: bool = False
     _interpolators: list[tuple[Any, Interpolator]] = field(default_factory=list, repr=False, compare=False)
 
     @property
@@ -57,7 +59,7 @@ class Landmarks:
     def kernel(self, network: nn.Module, outputs: Outputs = "trace") -> Float[Tensor, "mE mE"]:
         """K of `network` on the landmarks; rows of the full kernel are (point, output) pairs, the output faster."""
         with evaluating(network):
-            K = _as_matrix(empirical_ntk(network, self.points, outputs=outputs))
+            K = _as_matrix(empirical_ntk(network, self.points, outputs=outputs, process_group=ranks.group(self.shared)))
         if not bool(torch.isfinite(K).all()):
             raise InputError(
                 "The kernel of the network has entries that are not finite; the weights may have diverged."
@@ -66,7 +68,11 @@ class Landmarks:
 
     def spectrum(self, network: nn.Module, rank: int, init: Tensor | None = None) -> Spectrum:
         """Leading `rank` eigenpairs of K/m, K the trace kernel of `network` on the landmarks; `init` warm-starts."""
-        return leading_modes(self.kernel(network), rank, init)
+        return self.modes(self.kernel(network), rank, init)
+
+    def modes(self, K: Float[Tensor, "mE mE"], rank: int, init: Tensor | None = None) -> Spectrum:
+        """Leading `rank` eigenpairs of K/m, from scratch or in `WARM_PASSES` from `init`; the same on all ranks."""
+        return ranks.same_spectrum(lambda: leading_modes(K, rank, init), self.shared)
 
     def extend(self, spectrum: Spectrum, x: Any, network: nn.Module) -> Spectrum:
         """The same modes with eigenvectors at the points x, orthonormal in the order of the modes."""
@@ -91,9 +97,16 @@ class Landmarks:
     ) -> Float[Tensor, "nE k"]:
         """``phi_i(x) = k(x, X_m) basis_i``, streamed over blocks of x; basis_i = v_i / (m lambda_i) extends a mode."""
         blocks = (take_rows(x, slice(i, i + NYSTROM_BLOCK_ROWS)) for i in range(0, rows_of(x), NYSTROM_BLOCK_ROWS))
+        together = ranks.group(self.shared)
         with evaluating(network):
             return torch.cat(
-                [_as_matrix(empirical_ntk(network, x, self.points, outputs=outputs)).to(basis) @ basis for x in blocks]
+                [
+                    _as_matrix(empirical_ntk(network, x, self.points, outputs=outputs, process_group=together)).to(
+                        basis
+                    )
+                    @ basis
+                    for x in blocks
+                ]
             )
 
 
