@@ -42,7 +42,7 @@ class Landmarks:
 
     points: [m, ...], or a tuple or dict of such; extension: "exact" (they are the training points), "interpolate" (from
     the grid ``axes[0] x axes[1]`` over the box of the training points, or from scattered points where axes is None) or
-    "nystrom". `shared`: the ranks of torch.distributed compute kernels together, each its rows, and all hold the same bits.
+    "nystrom". `shared`: the ranks of torch.distributed compute kernels together, and hold the same bits.
     """
 
     points: Any
