@@ -115,6 +115,8 @@ class SpectrumCallback(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Where no preconditioner needs it: one measurement, before the clock starts, charged to nobody."""
+        assert self._x is not None
+        self._x = self._x.to(next(pl_module.parameters()).dtype)  # 64-true makes the network double after `setup`
         if not _needs_spectrum(pl_module) and self.initial is None:
             self.refresh(trainer, pl_module)
 
