@@ -5,7 +5,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 
-from spectrain.cli.processes import rank
+from spectrain.cli.rank import rank
 from spectrain.errors import InputError
 
 OK, BUG, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130

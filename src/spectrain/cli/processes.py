@@ -1,4 +1,4 @@
-"""One run in several processes: where it writes, who speaks, and what cannot be done."""
+"""One run in several processes: where it writes, and what cannot be done."""
 
 import os
 from collections.abc import Callable
@@ -10,23 +10,12 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from pytorch_lightning.strategies import DDPStrategy
-from pytorch_lightning.utilities import rank_zero_only
 from torch.distributed import TCPStore
 
+from spectrain.cli.rank import is_first
 from spectrain.errors import InputError
 
 _FOLDER = "SPECTRAIN_RUN_FOLDER"  # from the first process to those that Lightning starts
-
-
-def is_first() -> bool:
-    """Whether this process is rank 0, which writes and speaks for all."""
-    return rank() == 0
-
-
-def rank() -> int:
-    """Of this process, as its launcher says; without one, Lightning's count within its own node."""
-    alone_on_its_node = "RANK" not in os.environ and os.environ.get("NODE_RANK", "0") != "0"
-    return int(rank_zero_only.rank) or int(alone_on_its_node)
 
 
 def agreed_folder(choose: Callable[[], Path], cfg: DictConfig) -> Path:
@@ -78,8 +67,8 @@ def check_processes(trainer: pl.Trainer, *, one_only: bool = False) -> None:
     strategy = trainer.strategy
     if not isinstance(strategy, DDPStrategy) or strategy._start_method != "popen":
         raise InputError(
-            f"trainer.strategy={getattr(strategy, 'strategy_name', None) or type(strategy).__name__} is not supported: "
-            "several devices train with trainer=ddp, in a process each."
+            "This trainer.strategy is not supported with several devices; they train with trainer=ddp "
+            "(trainer.strategy=ddp), in a process each."
         )
     if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
         raise InputError(

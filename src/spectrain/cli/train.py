@@ -26,7 +26,8 @@ from spectrain.cli.errors import INTERRUPTED, explain, run_guarded
 from spectrain.cli.fitting import fit_guarded
 from spectrain.cli.launch import launch
 from spectrain.cli.physics import is_physics, train_physics
-from spectrain.cli.processes import agreed_folder, check_processes, is_first
+from spectrain.cli.processes import agreed_folder, check_processes
+from spectrain.cli.rank import is_first
 from spectrain.cli.run_folder import choose_run_folder, load_checkpoint, make_run_folder, resumed_config
 from spectrain.cli.validation import validate
 from spectrain.errors import InputError

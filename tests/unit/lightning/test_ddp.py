@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import run_ranks
 from runs_for_ranks import CLOCK, RUNS, train
+
+from processes import run_ranks
 
 WORKER = """
 import logging, warnings

@@ -12,7 +12,7 @@ from spectrain.preconditioners.ranks import mean_over_ranks
 
 N, RANK = 60, 5
 g = spectral_maps.power(0.8)
-# The way, the points of the global batch (13 have no safe Cholesky factor for 5 modes; 4 are fewer than modes), extension.
+# The way; the points of the global batch (13: too few for Cholesky, 4: fewer than the modes); the extension.
 CASES = [
     ("trace", 41, "exact"),
     ("trace", 13, "exact"),

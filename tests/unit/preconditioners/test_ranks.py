@@ -4,8 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
-from processes import run_ranks
 from steps_for_ranks import CASES, gradients
+
+from processes import run_ranks
 
 WORKER = """
 from steps_for_ranks import CASES, gradients
