@@ -42,15 +42,15 @@ def test_what_several_processes_cannot_do_is_said_before_they_start(words: tuple
 def test_two_processes_leave_what_one_leaves(tmp_path: Path, way: str, launcher: str) -> None:
     start = [sys.executable]
     if launcher == "torchrun":
-        start += ["-m", "torch.distributed.run", "--nproc-per-node=2", "--master-port=0"]
+        start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
     words = [*TINY, *EXACT, *DDP, f"preconditioner={way}", "logger=wandb", "baseline=true"]
     one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
         [*start, str(SCRIPT), *words],
         capture_output=True,
         text=True,
-        timeout=300,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        timeout=120,
+        env=one_thread,
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "warning" not in done.stderr, done.stderr
