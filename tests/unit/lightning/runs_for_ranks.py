@@ -46,7 +46,7 @@ CLOCK = "sample, budget"  # decided by the clock: another run decides otherwise
 def train(name: str, folder: Path, ranks: int) -> dict[str, Any]:
     """The losses of a run, its last validation, and the weights and basis at its end."""
     settings = dict(RUNS[name])
-    lr, batch_size = settings.pop("lr", 0.02), settings.pop("batch_size", None)
+    lr, batch_size = settings.pop("lr", 0.3), settings.pop("batch_size", None)
     pl.seed_everything(0, verbose=False)
     spectrum = SpectrumCallback(8, 36, 4, refresh=settings.pop("refresh", "every"))
     data = ImageDataModule(size=12, batch_size=batch_size)
