@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
+import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
 from pytorch_lightning.strategies import DDPStrategy
-from torch.distributed import TCPStore
 
 from spectrain.cli.rank import is_first
 from spectrain.errors import InputError
@@ -49,7 +49,7 @@ def _torchrun_store() -> Any:
     """The key-value store of torchrun, which all its processes reach before torch.distributed is there."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
-    return TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    return dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
 
 
 def check_processes(trainer: pl.Trainer, *, one_only: bool = False) -> None:

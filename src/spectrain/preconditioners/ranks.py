@@ -96,8 +96,8 @@ def same_spectrum(compute: Callable[[], Spectrum], shared: bool) -> Spectrum:
         return spectrum
     scalars = spectrum.eigenvalues.new_tensor([spectrum.noise_floor, spectrum.trace])
     parts = [spectrum.eigenvalues, spectrum.eigenvectors, spectrum.residual_norms, scalars]
-    *tensors, scalars = (broadcast(part, 0) for part in parts)
-    return Spectrum(*tensors, *scalars.tolist())
+    values, vectors, residuals, scalars = (broadcast(part, 0) for part in parts)
+    return Spectrum(values, vectors, residuals, float(scalars[0]), float(scalars[1]))
 
 
 def columns_of_ranks(count: int, shared: bool) -> list[slice]:
