@@ -49,7 +49,7 @@ def _torchrun_store() -> Any:
     """The key-value store of torchrun, which all its processes reach before torch.distributed is there."""
     if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
         return None
-    return dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)
+    return dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)  # type: ignore[attr-defined]
 
 
 def check_processes(trainer: pl.Trainer, *, one_only: bool = False) -> None:
