@@ -5,6 +5,7 @@ import sys
 import traceback
 from collections.abc import Callable, Iterator
 
+from spectrain.cli.rank import rank
 from spectrain.errors import InputError
 
 OK, BUG, BAD_INPUT, INTERRUPTED = 0, 1, 2, 130
@@ -35,7 +36,8 @@ def run_guarded(fn: Callable[[], object], debug: bool = False) -> int:
             traceback.print_exception(error)
         if sentence is None:
             return BUG
-        print(f"error: {sentence}", file=sys.stderr, flush=True)
+        whose = f" (rank {rank()})" if rank() else ""
+        print(f"error{whose}: {sentence}", file=sys.stderr, flush=True)
         return BAD_INPUT
     return OK
 

@@ -26,6 +26,8 @@ from spectrain.cli.errors import INTERRUPTED, explain, run_guarded
 from spectrain.cli.fitting import fit_guarded
 from spectrain.cli.launch import launch
 from spectrain.cli.physics import is_physics, train_physics
+from spectrain.cli.processes import agreed_folder, check_processes
+from spectrain.cli.rank import is_first
 from spectrain.cli.run_folder import choose_run_folder, load_checkpoint, make_run_folder, resumed_config
 from spectrain.cli.validation import validate
 from spectrain.errors import InputError
@@ -69,19 +71,19 @@ def train(cfg: DictConfig, overrides: list[str] | None = None, task: str = "imag
     validate(cfg)
     build.check_groups(cfg)
     check_targets(cfg, cfg.allow_targets)
-    folder = choose_run_folder(cfg, task)
+    folder = agreed_folder(lambda: choose_run_folder(cfg, task), cfg)
     if is_physics(cfg):
         return _train_physics(cfg, folder)
     run = fit(cfg, folder)
     baseline, stopped = None, run.interrupted
     if cfg.baseline and build.is_on(cfg, "preconditioner") and not stopped:
-        baseline, stopped = fit_baseline(cfg, folder)
+        baseline, stopped = fit_baseline(cfg, folder, run.trainer)
     summary = finish_run(
         folder, run.trainer, run.module, run.history, run.spectrum, baseline=baseline, figures=cfg.figures
     )
-    if run.interrupted:
+    if run.interrupted and is_first():
         _say_how_to_resume(cfg, folder, run.trainer)
-    if stopped:
+    if stopped and is_first():  # Lightning kills the first process when another one ends with an error
         raise KeyboardInterrupt
     return summary
 
@@ -121,14 +123,17 @@ def fit(cfg: DictConfig, folder: Path) -> Run:
         own.insert(3, AutomaticRate(spectrum))
 
     trainer = build.build_trainer(cfg, [*own, *(c for c in callbacks if c is not spectrum)])
-    make_run_folder(folder, cfg)  # from here on something is written
-    trainer.loggers = [MetricsCSV(folder), *filter(None, [build.build(cfg, "logger")])]
-    print(f"run folder: {folder}", flush=True)
+    check_processes(trainer)
+    trainer.loggers = [MetricsCSV(folder)]
+    if is_first():
+        make_run_folder(folder, cfg)  # from here on something is written
+        trainer.loggers += filter(None, [build.build(cfg, "logger")])
+        print(f"run folder: {folder}", flush=True)
     fit_guarded(trainer, module, data, cfg.ckpt_path, interrupt)
     return Run(folder, trainer, module, history, spectrum, interrupt.interrupted)
 
 
-def fit_baseline(cfg: DictConfig, folder: Path) -> tuple[RunHistory | None, bool]:
+def fit_baseline(cfg: DictConfig, folder: Path, trainer: pl.Trainer) -> tuple[RunHistory | None, bool]:
     """The same run without the preconditioner, in RUN/baseline, for the gain; and whether Ctrl-C stopped it.
 
     Without a history where it did not come to its end: the main run is done, and nothing here may cost its summary.
@@ -139,9 +144,10 @@ def fit_baseline(cfg: DictConfig, folder: Path) -> tuple[RunHistory | None, bool
     without.ckpt_path = None
     place = folder / "baseline"
     try:
-        if place.exists():  # of the earlier part of a resumed run
+        if trainer.strategy.broadcast(place.exists()):  # of the earlier part of a resumed run
             return finished_history(place, cfg.trainer.max_steps), False
-        print("now the same without the preconditioner, for comparison (baseline=false leaves it out)")
+        if is_first():
+            print("now the same without the preconditioner, for comparison (baseline=false leaves it out)")
         run = fit(without, place)
     except Exception as error:
         print(f"warning: the run without the preconditioner did not finish: {explain(error) or error}", file=sys.stderr)
@@ -190,6 +196,7 @@ def quiet_libraries() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*You're resuming from a checkpoint that ended before the epoch ended.*",
         ".*LeafSpec.*",
+        ".*recommended to use .*sync_dist=True.*",  # what is logged is the same on all ranks
     ):
         warnings.filterwarnings("ignore", message=message)
     warnings.showwarning = _plain_warning

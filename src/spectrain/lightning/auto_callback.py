@@ -80,7 +80,8 @@ class AutoCallback(pl.Callback):
         if auto.name != self._name:
             self._name = auto.name
             what = "off" if auto.name == NONE else f"on ({auto.name})"
-            print(f"preconditioner: {what} from step {trainer.global_step}; {auto.reason}", flush=True)
+            if trainer.is_global_zero:
+                print(f"preconditioner: {what} from step {trainer.global_step}; {auto.reason}", flush=True)
 
     def state_dict(self) -> dict[str, Any]:
         """Primitives."""

@@ -58,8 +58,8 @@ class AutomaticRate(pl.Callback):
     def measure(self, trainer: pl.Trainer, module: WideNetworkModule) -> None:
         """The rate for the present S and weights, from now on."""
         with torch.autocast(module.device.type, enabled=False), _full_strength(module):
-            rate = self._measure(trainer, module)
-        if self.rate is None:
+            rate = trainer.strategy.broadcast(self._measure(trainer, module))
+        if self.rate is None and trainer.is_global_zero:
             again = "" if module.preconditioner is None else ", and measured again at every refresh of the spectrum"
             print(f"optimizer.lr=auto: {rate:.3g}{again}", flush=True)
         self._set(trainer, rate / (self.rate or 1.0))

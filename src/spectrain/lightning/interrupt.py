@@ -35,6 +35,8 @@ class GracefulInterrupt(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop after the step: gradients that are still being accumulated are in no checkpoint."""
+        if trainer.world_size > 1:  # the signal reaches the processes at different steps
+            self.interrupted = trainer.strategy.reduce_boolean_decision(self.interrupted, all=False)
         if self.interrupted and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             trainer.should_stop = True
 

@@ -18,6 +18,7 @@ from spectrain.errors import InputError
 from spectrain.metrics import ImageMetrics
 from spectrain.optim import apply_scales, scaled_groups, switch_weights
 from spectrain.preconditioners import Guard, Preconditioner
+from spectrain.preconditioners.ranks import mean_over_ranks
 
 
 class WideNetworkModule(pl.LightningModule):
@@ -84,10 +85,11 @@ class WideNetworkModule(pl.LightningModule):
         return loss
 
     def batch_loss(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
-        """The true loss, whose gradient at the network's output is preconditioned."""
+        """The true loss, of the batch of all ranks, whose gradient at the network's output is preconditioned."""
         x, y, index = batch
         output = self(x) if self.preconditioner is None else self.preconditioner.run(self.network, x, index)
-        return self.loss(output, y)
+        loss = self.loss(output, y)
+        return mean_over_ranks(loss, len(y)) if self._trainer is not None and self.trainer.world_size > 1 else loss
 
     def guarded_loss(self, batch: tuple[Tensor, Tensor, Tensor]) -> Tensor:
         """The same, after the guard has judged the last step by it, where there is a guard."""
@@ -135,6 +137,7 @@ class WideNetworkModule(pl.LightningModule):
         else:
             optimizer = self._optimizer(self.network.parameters())
         if self.preconditioner is not None:
+            self.preconditioner.shared = self._trainer is not None and self.trainer.world_size > 1
             optimizer = self.preconditioner.wrap(optimizer)
         if self._guarded:
             self.guard = self._make_guard(optimizer)

@@ -6,6 +6,7 @@ Shapes: n training points, m landmarks, k modes.
 import time
 import warnings
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import Any, cast
 
 import pytorch_lightning as pl
@@ -94,7 +95,7 @@ class SpectrumCallback(pl.Callback):
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         parameter = next(pl_module.parameters())
         self._x = data.train_x.to(parameter.device, parameter.dtype)
-        self._landmarks = self.landmarks(data, self._x)
+        self._landmarks = replace(self.landmarks(data, self._x), shared=trainer.world_size > 1)
 
     @property
     def modes(self) -> tuple[Tensor, Spectrum] | None:
@@ -130,6 +131,8 @@ class SpectrumCallback(pl.Callback):
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Where no preconditioner needs it: one measurement, before the clock starts, charged to nobody."""
+        assert self._x is not None
+        self._x = self._x.to(next(pl_module.parameters()).dtype)  # 64-true makes the network double after `setup`
         if not _needs_spectrum(pl_module) and self.initial is None:
             self.refresh(trainer, pl_module)
 
@@ -165,8 +168,10 @@ class SpectrumCallback(pl.Callback):
         if self.spectrum is None:
             return True
         if self.policy == "budget":
-            return due > self.refreshed_at and self._within_budget(trainer, due)
-        return step == due and (self.policy == "every" or self._has_moved(trainer, pl_module))
+            return due > self.refreshed_at and trainer.strategy.broadcast(self._within_budget(trainer, due))
+        if step != due or self.policy == "every":
+            return step == due
+        return trainer.strategy.broadcast(self._has_moved(trainer, pl_module))  # all ranks do what the first one found
 
     def _within_budget(self, trainer: pl.Trainer, due: int) -> bool:
         """Whether one more refresh, as dear as the last, keeps to the share."""

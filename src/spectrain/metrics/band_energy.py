@@ -24,6 +24,7 @@ class BandEnergy(Metric):  # type: ignore[misc]
 
     `update(residual [b, C], index [b])` with the points' rows in the spectrum, each point once;
     `compute()` -> {"band_0": .., "band_1": .., ..}, scalars. Raises InputError when not all n points were given once.
+    `sync_on_compute=False`: not summed over ranks, each of which was given all points.
     """
 
     full_state_update = False
@@ -34,8 +35,10 @@ class BandEnergy(Metric):  # type: ignore[misc]
     points: Tensor
     eigenvectors: Tensor
 
-    def __init__(self, spectrum: Spectrum, outputs: int, edges: Sequence[int] | None = None) -> None:
-        super().__init__()
+    def __init__(
+        self, spectrum: Spectrum, outputs: int, edges: Sequence[int] | None = None, *, sync_on_compute: bool = True
+    ) -> None:
+        super().__init__(sync_on_compute=sync_on_compute)
         self.edges = default_bands(spectrum.rank) if edges is None else list(edges)
         self.register_buffer("eigenvectors", spectrum.eigenvectors, persistent=False)
         double = torch.float64

@@ -82,6 +82,17 @@ class AutoPreconditioner(Preconditioner):
         for name, candidate in getattr(self, "candidates", {}).items():
             candidate.strength = value if name == self.name else 0.0
 
+    @property
+    def shared(self) -> bool:  # type: ignore[override]
+        """Of all candidates."""
+        return self._shared
+
+    @shared.setter
+    def shared(self, value: bool) -> None:
+        self._shared = value
+        for candidate in getattr(self, "candidates", {}).values():
+            candidate.shared = value
+
     def select(self, name: str) -> None:
         """Switch to one of the candidates, with what it has, or to "none"."""
         self.name = name

@@ -5,6 +5,7 @@ Shapes: N training points, n points of a batch, C outputs.
 
 import warnings
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any, Self
 
 import torch
@@ -27,6 +28,9 @@ class Preconditioner:
     landmarks and a spectrum of its own, `take`) every so often. A way overrides what it needs of these.
 
     ``strength`` t in [0, 1] blends S with the identity, ``S_t = (1 - t) I + t S``, positive definite whenever S is.
+
+    ``shared``: a batch with an index is this rank's share of one that all ranks of torch.distributed hold together, and
+    they share the work of a refresh; all of them must then make the same calls. See docs/distributed.md.
     """
 
     needs_spectrum = True  # whether it wants a new spectrum every so often
@@ -35,6 +39,7 @@ class Preconditioner:
     def __init__(self, spectral_map: SpectralMap) -> None:
         self.spectral_map = spectral_map
         self.strength = 1.0
+        self.shared = False
         self._last_refresh: tuple[Landmarks, Spectrum] | None = None
         self._chosen: tuple[Any, Landmarks] | None = None  # what was asked for, and the landmarks
 
@@ -109,9 +114,9 @@ class Preconditioner:
 
     def _choose(self, x: Any, count: int, settings: dict[str, Any]) -> Landmarks:
         """Landmarks of x, the same ones as long as x and the settings are."""
-        asked = (stamp(x), count, settings)
+        asked = (stamp(x), count, settings, self.shared)
         if self._chosen is None or self._chosen[0] != asked:
-            self._chosen = (asked, choose_landmarks(x, count, **settings))
+            self._chosen = (asked, replace(choose_landmarks(x, count, **settings), shared=self.shared))
         return self._chosen[1]
 
     def _warm_start(self, landmarks: Landmarks, rank: int) -> Tensor | None:

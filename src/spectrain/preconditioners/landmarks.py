@@ -19,6 +19,7 @@ from spectrain.kernels import empirical_ntk
 from spectrain.kernels.empirical import Outputs
 from spectrain.kernels.network import rows_of, take_rows
 from spectrain.kernels.weighted import weighted_ntk
+from spectrain.preconditioners import ranks
 from spectrain.preconditioners.interpolation import Interpolator, grid_interpolator, scattered_interpolator
 from spectrain.preconditioners.metric import optimizer_metric
 from spectrain.preconditioners.modes import evaluating, stamp
@@ -44,12 +45,13 @@ class Landmarks:
 
     points: [m, ...], or a tuple or dict of such; extension: "exact" (they are the training points), "interpolate" (from
     the grid ``axes[0] x axes[1]`` over the box of the training points, or from scattered points where axes is None) or
-    "nystrom".
+    "nystrom". `shared`: the ranks of torch.distributed compute kernels together, and hold the same bits.
     """
 
     points: Any
     extension: str
     axes: tuple[Tensor, Tensor] | None = None
+    shared: bool = False
     _interpolators: list[tuple[Any, Interpolator]] = field(default_factory=list, repr=False, compare=False)
 
     @property
@@ -71,7 +73,8 @@ class Landmarks:
             raise InputError("The kernel in the optimizer's metric has no Nystroem extension; interpolate from a grid.")
         with evaluating(network):
             if optimizer is None:
-                K = _as_matrix(empirical_ntk(network, self.points, outputs=outputs))
+                group = ranks.group(self.shared)
+                K = _as_matrix(empirical_ntk(network, self.points, outputs=outputs, process_group=group))
             else:
                 K = weighted_ntk(network, self.points, roots=optimizer_metric(network, optimizer))
         if not bool(torch.isfinite(K).all()):
@@ -84,7 +87,11 @@ class Landmarks:
         self, network: nn.Module, rank: int, init: Tensor | None = None, *, optimizer: Optimizer | None = None
     ) -> Spectrum:
         """Leading `rank` eigenpairs of K/m, K the trace kernel of `network` on the landmarks; `init` warm-starts."""
-        return leading_modes(self.kernel(network, optimizer=optimizer), rank, init)
+        return self.modes(self.kernel(network, optimizer=optimizer), rank, init)
+
+    def modes(self, K: Float[Tensor, "mE mE"], rank: int, init: Tensor | None = None) -> Spectrum:
+        """Leading `rank` eigenpairs of K/m, from scratch or in `WARM_PASSES` from `init`; the same on all ranks."""
+        return ranks.same_spectrum(lambda: leading_modes(K, rank, init), self.shared)
 
     def extend(self, spectrum: Spectrum, x: Any, network: nn.Module) -> Spectrum:
         """The same modes with eigenvectors at the points x, orthonormal in the order of the modes."""
@@ -109,9 +116,16 @@ class Landmarks:
     ) -> Float[Tensor, "nE k"]:
         """``phi_i(x) = k(x, X_m) basis_i``, streamed over blocks of x; basis_i = v_i / (m lambda_i) extends a mode."""
         blocks = (take_rows(x, slice(i, i + NYSTROM_BLOCK_ROWS)) for i in range(0, rows_of(x), NYSTROM_BLOCK_ROWS))
+        together = ranks.group(self.shared)
         with evaluating(network):
             return torch.cat(
-                [_as_matrix(empirical_ntk(network, x, self.points, outputs=outputs)).to(basis) @ basis for x in blocks]
+                [
+                    _as_matrix(empirical_ntk(network, x, self.points, outputs=outputs, process_group=together)).to(
+                        basis
+                    )
+                    @ basis
+                    for x in blocks
+                ]
             )
 
 

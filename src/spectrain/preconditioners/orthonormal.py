@@ -7,6 +7,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from spectrain.preconditioners import ranks
+
 _BLOCK = 64
 
 
@@ -21,17 +23,19 @@ def orthonormal_columns(rows: Float[Tensor, "n k"]) -> Float[Tensor, "n q"]:
     return Q
 
 
-def safe_cholesky(rows: Float[Tensor, "n k"]) -> Tensor | None:
-    """L with ``rows^T rows = L L^T``, or None where that loses digits.
+def safe_cholesky(rows: Float[Tensor, "n k"], shared: bool = False) -> Tensor | None:
+    """L with ``rows^T rows = L L^T``, of all ranks' rows where they are `shared`, or None where that loses digits.
 
     It squares the condition number, which eigenvectors restricted to n >> k rows keep near 1, and is several times
     faster than QR. ``diag(L)`` over the column norms is the part of each column that is new; 0.1 bounds the loss to two
     digits.
     """
     n, k = rows.shape
+    if shared:
+        n = int(ranks.total(torch.tensor(n, device=rows.device), shared))
     if n < 4 * k:
         return None
-    gram = _lower_gram(rows)
+    gram = ranks.total(_lower_gram(rows), shared)
     L, info = torch.linalg.cholesky_ex(gram)
     safe = not bool(info) and bool((L.diagonal() > 0.1 * gram.diagonal().sqrt()).all())
     return L if safe else None

@@ -25,7 +25,7 @@ from torch import Tensor, nn
 
 from spectrain.errors import InputError
 from spectrain.kernels.network import Network, take_rows, undisturbed, unwrap
-from spectrain.preconditioners.landmarks import Landmarks, leading_modes, resolved_modes
+from spectrain.preconditioners.landmarks import Landmarks, resolved_modes
 from spectrain.preconditioners.modes import evaluating
 from spectrain.preconditioners.orthonormal import orthonormal_columns
 from spectrain.spectrum import Spectrum
@@ -90,7 +90,7 @@ def modes_of_full(
     """The spectrum of the full kernel, or of ``H^1/2 K H^1/2``: on the landmarks, and at all points x (V, or Z)."""
     K = landmarks.kernel(network, "full")
     roots = None if curvature is None else _roots(_checked_hessian(curvature, outputs_at(network, landmarks.points)))
-    spectrum = leading_modes(K if roots is None else _both_sides(roots.to(K), K), rank, init)
+    spectrum = landmarks.modes(K if roots is None else _both_sides(roots.to(K), K), rank, init)
     if landmarks.extension == "exact" and roots is None:
         return spectrum, spectrum
     kept = spectrum if landmarks.extension != "nystrom" and roots is None else resolved_modes(spectrum)

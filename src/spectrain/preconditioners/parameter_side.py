@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from spectrain.errors import InputError
+from spectrain.preconditioners import ranks
 from spectrain.preconditioners.base import Preconditioner
 from spectrain.preconditioners.landmarks import Landmarks
 from spectrain.preconditioners.pullback import check_memory, full_spectrum, pull_back
@@ -105,15 +106,15 @@ class ParameterPreconditioner(Preconditioner):
             InputError: the map's ratio is not finite and positive, or U does not fit the memory; the old U then stays.
                 Or the pull-back failed; P_u is then the identity.
         """
-        spectrum = full_spectrum(spectrum, landmarks.points, network)
+        spectrum = full_spectrum(spectrum, landmarks.points, network, landmarks.shared)
         ratio = spectrum.ratio(self.spectral_map)
         kept = (ratio != 1).nonzero().squeeze(1)  # unresolved modes have ratio 1 too
-        check_memory(network, len(kept), self._dtype, self.nbytes)
+        ranks.together(lambda: check_memory(network, len(kept), self._dtype, self.nbytes), landmarks.shared)
         self._clear()
         scale = (len(landmarks.points) * spectrum.eigenvalues[kept]).sqrt()
         Z = spectrum.eigenvectors[:, kept] / scale
         try:
-            blocks = pull_back(network, landmarks.points, Z, self._dtype)
+            blocks = pull_back(network, landmarks.points, Z, self._dtype, landmarks.shared)
         except RuntimeError as error:  # such as out of memory; the old U went to make room
             raise InputError(
                 f"U could not be computed: {error}. The parameters' gradient is left as it is until the next refresh."

@@ -12,13 +12,14 @@ from spectrain.kernels import empirical_ntk
 from spectrain.kernels.memory import free_bytes
 from spectrain.kernels.network import Network, undisturbed
 from spectrain.kernels.pull import pull
+from spectrain.preconditioners import ranks
 from spectrain.preconditioners.modes import evaluating
 from spectrain.spectrum import Spectrum
 
 MODES_AT_ONCE = 16  # in the network's own precision, before they are rounded to U's
 
 
-def full_spectrum(spectrum: Spectrum, points: Tensor, network: nn.Module) -> Spectrum:
+def full_spectrum(spectrum: Spectrum, points: Tensor, network: nn.Module, shared: bool = False) -> Spectrum:
     """As many modes of the full kernel K [mC, mC], rows (point, output), as `spectrum` has of the trace kernel.
 
     Eigenvalues are of K/m: where K = K_trace (x) I_C they are those of K_trace/m, each C times. One output needs no
@@ -42,10 +43,11 @@ def full_spectrum(spectrum: Spectrum, points: Tensor, network: nn.Module) -> Spe
             "preconditioner=sample."
         )
     with evaluating(network):
-        K = empirical_ntk(network, points, outputs="full").transpose(1, 2).reshape(m * C, m * C)
+        K = empirical_ntk(network, points, outputs="full", process_group=ranks.group(shared))
+    K = K.transpose(1, 2).reshape(m * C, m * C)
     # Warm: the modes of K_trace, once for each output.
     init = torch.kron(spectrum.eigenvectors, torch.eye(C).to(spectrum.eigenvectors))[:, : spectrum.rank]
-    return Spectrum.from_kernel(C * K, rank=spectrum.rank, init=init)
+    return ranks.same_spectrum(lambda: Spectrum.from_kernel(C * K, rank=spectrum.rank, init=init), shared)
 
 
 def check_memory(network: nn.Module, k: int, dtype: torch.dtype | None, freed: int) -> None:
@@ -69,9 +71,12 @@ def check_memory(network: nn.Module, k: int, dtype: torch.dtype | None, freed: i
 
 
 def pull_back(
-    network: nn.Module, points: Tensor, Z: Float[Tensor, "mC k"], dtype: torch.dtype | None
+    network: nn.Module, points: Tensor, Z: Float[Tensor, "mC k"], dtype: torch.dtype | None, shared: bool = False
 ) -> dict[Tensor, Tensor]:
-    """U^T = Z^T J by parameter of the network: [k, *shape] in `dtype` (None: the network's, at least float32)."""
+    """U^T = Z^T J by parameter of the network: [k, *shape] in `dtype` (None: the network's, at least float32).
+
+    Where it is `shared`, each rank pulls its part of the columns, and all hold the same bits of all of them.
+    """
     seen = Network(network)
     k, m = Z.shape[1], len(points)
     blocks = {
@@ -79,7 +84,13 @@ def pull_back(
     }
     with evaluating(network), undisturbed(seen):
         columns = Z.to(seen.device, seen.dtype).view(m, len(Z) // m, k)
-        for modes, parts in pull(seen, points, columns, MODES_AT_ONCE):
+        parts_of_ranks = ranks.columns_of_ranks(k, shared)
+        mine = parts_of_ranks[ranks.my_rank(shared)]
+        for modes, parts in pull(seen, points, columns[:, :, mine], MODES_AT_ONCE):
             for name, rows in parts.items():
-                blocks[name][modes] = rows
+                blocks[name][mine][modes] = rows
+    if shared:
+        for block in blocks.values():
+            for rank, modes in enumerate(parts_of_ranks):
+                block[modes] = ranks.broadcast(block[modes], rank)
     return {seen.originals[name]: block for name, block in blocks.items()}

@@ -218,7 +218,8 @@ class SamplePreconditioner(Preconditioner):
             if self.curvature is None
             else self.curvature(output.detach().reshape(len(output), -1).to(self._blocks[0][0]))
         )
-        factors = [_on_rows(table, ratio, N, index, H) for table, ratio in self._blocks]
+        shared = self.shared and index is not None
+        factors = [_on_rows(table, ratio, N, index, H, shared) for table, ratio in self._blocks]
         self._last = (now, factors)
         return factors
 
@@ -282,12 +283,12 @@ def _check_orthonormal(spectrum: Spectrum) -> None:
         )
 
 
-def _on_rows(table: Tensor, ratio: Tensor, N: int, index: Tensor | None, H: Tensor | None) -> RowFactors:
+def _on_rows(table: Tensor, ratio: Tensor, N: int, index: Tensor | None, H: Tensor | None, shared: bool) -> RowFactors:
     """S of one kernel on the rows of a batch."""
     rows = table
     if index is not None:
         per_point = table.reshape(N, -1, table.shape[1])
         rows = per_point.flatten(1)[index].reshape(-1, table.shape[1])
     if H is not None:
-        return curved_factors(rows, H.to(rows), ratio)
-    return RowFactors(rows, rows, 1 - ratio) if index is None else row_factors(rows, ratio)
+        return curved_factors(rows, H.to(rows), ratio, shared)
+    return RowFactors(rows, rows, 1 - ratio) if index is None else row_factors(rows, ratio, shared)

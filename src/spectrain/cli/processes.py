@@ -1,0 +1,77 @@
+"""One run in several processes: where it writes, and what cannot be done."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch.distributed as dist
+from hydra.core.hydra_config import HydraConfig
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from pytorch_lightning.strategies import DDPStrategy
+
+from spectrain.cli.rank import is_first
+from spectrain.errors import InputError
+
+_FOLDER = "SPECTRAIN_RUN_FOLDER"  # from the first process to those that Lightning starts
+
+
+def agreed_folder(choose: Callable[[], Path], cfg: DictConfig) -> Path:
+    """The folder that rank 0 chooses: every process would name it by its own clock.
+
+    Raises:
+        InputError: rank 0 has no way to tell the others.
+    """
+    store = _torchrun_store()
+    if is_first():
+        folder = choose()
+        os.environ[_FOLDER] = str(folder)
+        if store is not None:
+            store.set(_FOLDER, str(folder))
+        return folder
+    if store is not None:
+        return Path(store.get(_FOLDER).decode())
+    if _FOLDER in os.environ:
+        return Path(os.environ[_FOLDER])
+    if cfg.paths.run_dir is not None:
+        return Path(cfg.paths.run_dir)
+    if cfg.ckpt_path is not None:
+        return Path(cfg.ckpt_path).parent.parent
+    raise InputError(
+        "Several processes were started from outside, and each would name the run folder by its own clock; give "
+        "paths.run_dir=runs/NAME."
+    )
+
+
+def _torchrun_store() -> Any:
+    """The key-value store of torchrun, which all its processes reach before torch.distributed is there."""
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return None
+    return dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)  # type: ignore[attr-defined]
+
+
+def check_processes(trainer: pl.Trainer, *, one_only: bool = False) -> None:
+    """Refuse what several processes cannot do, before anything is written.
+
+    Raises:
+        InputError: a sweep, a strategy that is not DDP in processes of its own, or (`one_only`) several at all.
+    """
+    if trainer.world_size == 1:
+        return
+    if one_only:
+        raise InputError(
+            f"This task trains in one process, and there are {trainer.world_size}; give trainer.devices=1."
+        )
+    strategy = trainer.strategy
+    if not isinstance(strategy, DDPStrategy) or strategy._start_method != "popen":
+        raise InputError(
+            "This trainer.strategy is not supported with several devices; they train with trainer=ddp "
+            "(trainer.strategy=ddp), in a process each."
+        )
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+        raise InputError(
+            "-m does not go with several devices: each process would start the whole sweep again. Give the jobs "
+            "trainer.devices=1, or start them one after another without -m: for s in 0 1 2; do ... seed=$s; done."
+        )
