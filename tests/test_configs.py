@@ -115,7 +115,7 @@ def test_any_optimizer_goes_with_any_model(choice: str) -> None:
 
 
 def test_the_table_of_rules_knows_every_number_and_switch_of_the_defaults() -> None:
-    """A number that nobody checks is how a negative one gets into a run, and any word but false switches a switch on."""
+    """A number that nobody checks is how a negative one gets into a run, and any word switches a switch on."""
     unchecked = set()
     groups = ("data", "model", "optimizer", "schedule", "preconditioner", "spectral_map", "spectrum", "trainer")
     of_interest = ("model/", "optimizer/", "preconditioner/", "spectral_map/")
