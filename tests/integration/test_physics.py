@@ -96,6 +96,7 @@ REFUSED = {
         "data.resample_every_n_steps=3",
     ),
     "BatchPreconditioner does not act": ("optimizer=soap", "preconditioner=batch"),
+    "GridPreconditioner does not act": ("optimizer=soap", "preconditioner=grid"),
     "AutoPreconditioner does not act": ("optimizer=soap", "preconditioner=auto"),
     "spectral_map=auto does not know": ("optimizer=soap", "preconditioner=sample", "spectral_map=auto"),
     "optimizer.lr=auto does not know": ("optimizer=sgd", "optimizer.lr=auto"),

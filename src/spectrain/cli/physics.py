@@ -26,7 +26,7 @@ from spectrain.lightning import (
 )
 from spectrain.lightning.physics_report import finish_physics
 from spectrain.optim import GaussNewton
-from spectrain.preconditioners import SamplePreconditioner
+from spectrain.preconditioners import GridPreconditioner, SamplePreconditioner
 
 
 @dataclass
@@ -59,7 +59,8 @@ def check_physics(cfg: DictConfig) -> None:
             "optimizer=soap for S with another map."
         )
     side = get_object(cfg.preconditioner["_target_"]) if build.is_on(cfg, "preconditioner") else None
-    if side is not None and not (isinstance(side, type) and issubclass(side, SamplePreconditioner)):
+    of_pictures = isinstance(side, type) and issubclass(side, GridPreconditioner)
+    if side is not None and (of_pictures or not (isinstance(side, type) and issubclass(side, SamplePreconditioner))):
         raise InputError(
             f"{side.__name__} does not act on the residuals of an equation; take preconditioner=sample, or none with "
             "optimizer=gauss_newton."
