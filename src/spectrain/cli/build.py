@@ -17,6 +17,7 @@ from spectrain.errors import InputError
 from spectrain.lightning import WholeCheckpoints, WideNetworkModule
 from spectrain.metrics import ImageMetrics
 from spectrain.models import center_output
+from spectrain.optim import GaussNewton
 
 # Keys beside a _target_ that this program reads itself.
 NOT_ARGUMENTS = ("center_output", "adaptive_lr", "scale_free")
@@ -79,10 +80,15 @@ def build_network(cfg: DictConfig, data: Any) -> nn.Module:
 
 def build_module(cfg: DictConfig, network: nn.Module, data: Any, config_yaml: str) -> WideNetworkModule:
     """Network, optimizer, schedule, preconditioner and metrics in one LightningModule."""
+    if get_object(cfg.optimizer["_target_"]) is GaussNewton:
+        raise InputError(
+            "optimizer=gauss_newton solves for the residuals of an equation (experiment=pinn_...), which a picture "
+            "does not have; take another one, such as optimizer=soap."
+        )
     optimizer, schedule = build(cfg, "optimizer"), build(cfg, "schedule")
     if is_rate_automatic(cfg):  # the callback multiplies the rate with what it measures
         optimizer = functools.partial(optimizer, lr=1.0)
-    _try_optimizer(cfg, network, optimizer, schedule)
+    try_optimizer(cfg, network, optimizer, schedule)
     return WideNetworkModule(
         network,
         optimizer,
@@ -101,7 +107,7 @@ def is_rate_automatic(cfg: DictConfig) -> bool:
     return bool(cfg.optimizer.get("lr") == "auto")
 
 
-def _try_optimizer(cfg: DictConfig, network: nn.Module, optimizer: Any, schedule: Any) -> None:
+def try_optimizer(cfg: DictConfig, network: nn.Module, optimizer: Any, schedule: Any) -> None:
     """Make both once and throw them away: what they do not accept must be said before a folder is made."""
     key = "optimizer"
     try:
@@ -172,7 +178,9 @@ def _constructor_error(key: str, target: str, error: BaseException) -> Exception
         if isinstance(cause, InputError):
             return cause
         if isinstance(cause, REFUSALS) and cause.__cause__ is None:
-            return InputError(f"{key} ({target}) does not accept these settings: {cause}")
+            more = f"; an experiment may have set a key for another {key}: leave it out with ~{key}.NAME"
+            hint = more if "unexpected keyword" in str(cause) else ""
+            return InputError(f"{key} ({target}) does not accept these settings: {cause}{hint}")
         if isinstance(cause, InstantiationException) and cause.__cause__ is None:  # Hydra's own, of a _target_ inside
             return InputError(f"{key} ({target}) cannot be made: {cause}")
         cause = cause.__cause__

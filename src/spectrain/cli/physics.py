@@ -1,5 +1,6 @@
 """A run on a differential equation: what differs from a run on a photograph, between configuration and summary."""
 
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,10 +10,11 @@ from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf
 
 from spectrain.cli import build
+from spectrain.cli.choose_map import is_auto
 from spectrain.cli.fitting import fit_guarded
 from spectrain.cli.processes import check_processes
 from spectrain.cli.run_folder import make_run_folder
-from spectrain.errors import InputError
+from spectrain.errors import InputError, SpectrainWarning
 from spectrain.lightning import (
     GracefulInterrupt,
     MetricsCSV,
@@ -25,6 +27,7 @@ from spectrain.lightning import (
 )
 from spectrain.lightning.physics_report import finish_physics
 from spectrain.optim import GaussNewton
+from spectrain.preconditioners import GridPreconditioner, SamplePreconditioner
 
 
 @dataclass
@@ -56,6 +59,19 @@ def check_physics(cfg: DictConfig) -> None:
             "optimizer=gauss_newton is itself S with the ridge map at every step; add preconditioner=none, or take "
             "optimizer=soap for S with another map."
         )
+    side = get_object(cfg.preconditioner["_target_"]) if build.is_on(cfg, "preconditioner") else None
+    of_pictures = isinstance(side, type) and issubclass(side, GridPreconditioner)
+    if side is not None and (of_pictures or not (isinstance(side, type) and issubclass(side, SamplePreconditioner))):
+        raise InputError(
+            f"{side.__name__} does not act on the residuals of an equation; take preconditioner=sample, or none with "
+            "optimizer=gauss_newton."
+        )
+    if side is not None and is_auto(cfg):
+        raise InputError("spectral_map=auto does not know equations; give a map, such as spectral_map=power.")
+    if build.is_rate_automatic(cfg):
+        raise InputError("optimizer.lr=auto does not know equations; give a number.")
+    if cfg.get("guard") and side is not None:
+        warnings.warn("guard=true has no effect on equations.", SpectrainWarning, stacklevel=2)
     period, every = cfg.data.get("resample_every_n_steps", 1), cfg.spectrum.every_n_steps
     if build.is_on(cfg, "preconditioner") and period is not None and period % every:
         raise InputError(
@@ -74,11 +90,14 @@ def fit_physics(cfg: DictConfig, folder: Path) -> PhysicsRun:
     network = build.build_network(cfg, data)
     if str(cfg.trainer.precision).startswith("64"):
         network.double()  # before the checks, which warn of single precision
+    optimizer, schedule = build.build(cfg, "optimizer"), build.build(cfg, "schedule")
+    gauss_newton = get_object(cfg.optimizer["_target_"]) is GaussNewton
+    build.try_optimizer(cfg, network, optimizer, None if gauss_newton else schedule)
     module = PhysicsModule(
         network,
         data,
-        build.build(cfg, "optimizer"),
-        schedule=build.build(cfg, "schedule"),
+        optimizer,
+        schedule=schedule,
         scale_free=bool(cfg.optimizer.get("scale_free", False)),
         preconditioner=build.build(cfg, "preconditioner"),
         rank=cfg.spectrum.rank,

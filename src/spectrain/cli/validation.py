@@ -5,9 +5,9 @@ Hydra reads ``optimizer.lr=1e-2`` as the number 0.01, on the command line and in
 put into the configuration as a number; every other text in place of a number is refused.
 """
 
+import functools
 import math
 import re
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +15,8 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from spectrain.errors import InputError, SpectrainWarning
+from spectrain.cli.combinations import check_combinations
+from spectrain.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -191,44 +192,7 @@ def validate(cfg: DictConfig) -> None:
     for key, rule in RULES.items():
         if not _is_own_class(cfg, key.split(".")[0]):
             _check(cfg, key, rule)
-    _check_ranks(cfg)
-    _check_optimizer(cfg)
-    _warn_without_effect(cfg)
-
-
-def _check_optimizer(cfg: DictConfig) -> None:
-    """A measured rate is for gradient descent alone; the parameter side does harm where docs/optimizers.md says."""
-    automatic = _select(cfg, "optimizer.lr") == "auto"
-    if automatic and _select(cfg, "optimizer._target_") != "torch.optim.SGD":
-        raise InputError(
-            "optimizer.lr=auto measures the largest stable step of gradient descent, which optimizers that rescale the "
-            "gradient do not have; give optimizer.lr a number, or take optimizer=sgd."
-        )
-    if _select(cfg, "preconditioner._target_") != "spectrain.ParameterPreconditioner":
-        return
-    if automatic:
-        reason = "on a narrow network its U grows old within a few steps, and the measured rate is then too large"
-    elif _select(cfg, "optimizer.scale_free") is True:
-        reason = "under an optimizer that rescales the gradient it was slower than no preconditioner where measured"
-    else:
-        return
-    warnings.warn(
-        f"preconditioner=parameter: {reason} (docs/optimizers.md); preconditioner=sample has neither trouble.",
-        SpectrainWarning,
-        stacklevel=2,
-    )
-
-
-def _warn_without_effect(cfg: DictConfig) -> None:
-    """Settings of a preconditioner that is not there, or that takes no spectrum."""
-    target = _select(cfg, "preconditioner._target_")
-    if target is None and _select(cfg, "guard") is True:
-        warnings.warn("guard=true has no effect with preconditioner=none.", SpectrainWarning, stacklevel=2)
-    policy = _select(cfg, "spectrum.refresh")
-    name = {None: "none", "spectrain.BatchPreconditioner": "batch"}.get(target)
-    if name is not None and policy in ("drift", "budget"):
-        message = f"spectrum.refresh={policy} has no effect with preconditioner={name}, which needs no spectrum."
-        warnings.warn(message, SpectrainWarning, stacklevel=2)
+    check_combinations(functools.partial(_known, cfg))
 
 
 def _check(cfg: DictConfig, key: str, rule: Rule) -> None:
@@ -242,22 +206,6 @@ def _check(cfg: DictConfig, key: str, rule: Rule) -> None:
         raise InputError(f"{key}={_shown(value)} cannot be used; it must be {rule.allowed}{_hint(value, rule)}.")
 
 
-def _check_ranks(cfg: DictConfig) -> None:
-    """rank <= subset_size: K on m landmarks has m eigenpairs; a map's rank r cuts at the eigenvalue number r + 1."""
-    rank, subset = _select(cfg, "spectrum.rank"), _select(cfg, "spectrum.subset_size")
-    if isinstance(rank, int) and isinstance(subset, int) and rank > subset:
-        raise InputError(
-            f"spectrum.rank={rank} is larger than spectrum.subset_size={subset}; it must be at most {subset}, "
-            "or the subset must be larger."
-        )
-    cut = None if _is_own_class(cfg, "spectral_map") else _select(cfg, "spectral_map.rank")
-    if isinstance(rank, int) and isinstance(cut, int) and cut >= rank:
-        raise InputError(
-            f"spectral_map.rank={cut} is not below spectrum.rank={rank}; the map cuts at eigenvalue number {cut + 1}, "
-            "so it must be smaller, or spectrum.rank larger."
-        )
-
-
 def _select(cfg: DictConfig, key: str) -> Any:
     """The resolved value of a key, `_ABSENT` when the configuration has no such key."""
     parent, _, name = key.rpartition(".")
@@ -269,6 +217,12 @@ def _select(cfg: DictConfig, key: str) -> Any:
     except OmegaConfBaseException as error:
         reason = str(error).splitlines()[0]
         raise InputError(f"{key} cannot be computed from the other keys: {reason}.") from error
+
+
+def _known(cfg: DictConfig, key: str) -> Any:
+    """The value of a key with the meaning of the table; None when there is no such key."""
+    value = _ABSENT if _is_own_class(cfg, key.split(".")[0]) else _select(cfg, key)
+    return None if value is _ABSENT else value
 
 
 def _is_own_class(cfg: DictConfig, group: str) -> bool:

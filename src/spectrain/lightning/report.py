@@ -174,9 +174,10 @@ def print_table(folder: Path, summary: dict[str, Any]) -> None:
         table.add_row("PSNR", f"{summary['psnr']:.2f} dB (best {summary['best_psnr']:.2f} dB){heldout}")
         table.add_row("SSIM", f"{summary['ssim']:.4f}")
     percent = 100 * summary["refresh_share"]
-    share = f"{refresh:.1f} s in {summary['refreshes']} refreshes of the spectrum, {percent:.0f} %"
+    count = summary["refreshes"]
+    share = f"{refresh:.1f} s in {count} refresh{'' if count == 1 else 'es'} of the spectrum, {percent:.0f} %"
     if summary["probes"]:
-        share += f"; {summary['probes']} looks at its drift"
+        share += f"; {summary['probes']} look{'' if summary['probes'] == 1 else 's'} at its drift"
     if summary["failed_refreshes"]:
         share += f"; {summary['failed_refreshes']} more failed"
     refreshed = summary["refreshes"] or summary["probes"] or summary["failed_refreshes"]

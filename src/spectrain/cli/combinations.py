@@ -1,0 +1,134 @@
+"""Settings that must fit each other, or do nothing beside each other: said before anything is built or written."""
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+from spectrain.errors import InputError, SpectrainWarning
+
+# The value of a key; None where the configuration has no such key, or a class of the user's own gives it its meaning.
+Get = Callable[[str], Any]
+
+BATCH, PARAMETER = "spectrain.BatchPreconditioner", "spectrain.ParameterPreconditioner"
+# They hold the second moment that spectrum.metric=optimizer reads (`optimizer_metric`).
+WITH_SECOND_MOMENT = (
+    *(f"torch.optim.{name}" for name in ("Adam", "AdamW", "NAdam", "RAdam")),
+    *(f"pytorch_optimizer.{name}" for name in ("SOAP", "Prodigy", "ScheduleFreeAdamW")),
+)
+
+
+def check_combinations(get: Get) -> None:
+    """Refuse settings that contradict each other, and warn of those without effect.
+
+    Raises:
+        InputError: naming the keys, and what to give in their place.
+    """
+    _check_ranks(get)
+    _check_optimizer(get)
+    _check_line_search(get)
+    _check_batch_side(get)
+    _check_grid(get)
+    _check_parameter_side(get)
+    _warn_without_effect(get)
+
+
+def _check_ranks(get: Get) -> None:
+    """rank <= subset_size: K on m landmarks has m eigenpairs; a map's rank r cuts at the eigenvalue number r + 1."""
+    rank, subset = get("spectrum.rank"), get("spectrum.subset_size")
+    if rank is not None and subset is not None and rank > subset:
+        raise InputError(
+            f"spectrum.rank={rank} is larger than spectrum.subset_size={subset}; it must be at most {subset}, "
+            "or the subset must be larger."
+        )
+    cut, hi = get("spectral_map.rank"), get("spectral_map.hi")
+    if rank is not None and cut is not None and cut >= rank:
+        raise InputError(
+            f"spectral_map.rank={cut} is not below spectrum.rank={rank}; the map cuts at eigenvalue number {cut + 1}, "
+            "so it must be smaller, or spectrum.rank larger."
+        )
+    if rank is not None and hi is not None and hi > rank:
+        raise InputError(
+            f"spectral_map.hi={hi} is above spectrum.rank={rank}, the number of modes; it must be smaller, or "
+            "spectrum.rank larger."
+        )
+
+
+def _check_optimizer(get: Get) -> None:
+    """A measured rate is for gradient descent alone, and a metric for those that have one."""
+    optimizer = get("optimizer._target_")
+    if get("optimizer.lr") == "auto" and optimizer != "torch.optim.SGD":
+        raise InputError(
+            "optimizer.lr=auto measures the largest stable step of gradient descent, which optimizers that rescale the "
+            "gradient do not have; give optimizer.lr a number, or take optimizer=sgd."
+        )
+    if get("spectrum.metric") == "optimizer" and optimizer not in (None, *WITH_SECOND_MOMENT):
+        raise InputError(
+            f"spectrum.metric=optimizer is read off the second moments of Adam, SOAP and their kin, and {optimizer} "
+            "has none; take spectrum.metric=network, or such an optimizer."
+        )
+
+
+def _check_line_search(get: Get) -> None:
+    """L-BFGS compares losses of several evaluations in a step."""
+    if get("optimizer._target_") != "torch.optim.LBFGS":
+        return
+    if get("guard") is True and get("preconditioner._target_") is not None:
+        raise InputError(
+            "guard=true judges steps, and optimizer=lbfgs has a line search of its own that does; give guard=false."
+        )
+    if get("data.batch_size") is not None:
+        _warn(
+            f"optimizer=lbfgs with data.batch_size={get('data.batch_size')}: what it learns about the curvature in one "
+            "step does not hold for the next batch; it is meant for full batches (data.batch_size=null)."
+        )
+
+
+def _check_batch_side(get: Get) -> None:
+    """It knows no numbers of modes, and is another S at each evaluation of the loss."""
+    if get("preconditioner._target_") != BATCH:
+        return
+    if get("spectral_map._target_") == "spectrain.selection.suggest_spectral_map":
+        raise InputError(
+            "spectral_map=auto chooses among maps that count modes, which preconditioner=batch does not know; give a "
+            "map, such as spectral_map=power, or take preconditioner=sample."
+        )
+    if get("optimizer._target_") == "torch.optim.LBFGS":
+        _warn(
+            "preconditioner=batch is another S at each evaluation of the loss, which the line search of "
+            "optimizer=lbfgs takes for noise; preconditioner=sample holds it."
+        )
+
+
+def _check_grid(get: Get) -> None:
+    if get("preconditioner._target_") == "spectrain.GridPreconditioner" and get("data.holdout") is True:
+        raise InputError(
+            "preconditioner=grid needs all pixels of a picture, and data.holdout=true leaves every other one out; take "
+            "preconditioner=sample, or data.holdout=false."
+        )
+
+
+def _check_parameter_side(get: Get) -> None:
+    """It does harm where docs/optimizers.md says."""
+    if get("preconditioner._target_") != PARAMETER:
+        return
+    if get("optimizer.lr") == "auto":
+        reason = "on a narrow network its U grows old within a few steps, and the measured rate is then too large"
+    elif get("optimizer.scale_free") is True:
+        reason = "under an optimizer that rescales the gradient it was slower than no preconditioner where measured"
+    else:
+        return
+    _warn(f"preconditioner=parameter: {reason} (docs/optimizers.md); preconditioner=sample has neither trouble.")
+
+
+def _warn_without_effect(get: Get) -> None:
+    """Settings of a preconditioner that is not there, or that takes no spectrum."""
+    name = {None: "none", BATCH: "batch"}.get(get("preconditioner._target_"))
+    if name == "none" and get("guard") is True:
+        _warn("guard=true has no effect with preconditioner=none.")
+    for key, default in (("spectrum.refresh", "every"), ("spectrum.metric", "network")):
+        if name is not None and get(key) not in (None, default):
+            _warn(f"{key}={get(key)} has no effect with preconditioner={name}, which needs no spectrum.")
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, SpectrainWarning, stacklevel=2)
