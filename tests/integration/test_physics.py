@@ -109,7 +109,10 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("message", REFUSED)
+SLOW = ("data.points", "no condition 'edge'", "optimizer.mu", "solution sines or cosines")  # refused by the classes
+
+
+@pytest.mark.parametrize("message", [pytest.param(m, marks=[pytest.mark.slow] if m in SLOW else []) for m in REFUSED])
 def test_bad_settings_are_one_sentence(message: str, tmp_path: Path) -> None:
     outcome = call(*QUICK, f"paths.run_dir={tmp_path / 'run'}", *REFUSED[message])
     assert message in outcome.error
