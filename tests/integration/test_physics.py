@@ -46,7 +46,11 @@ def test_a_run_leaves_summary_field_and_figures(tmp_path: Path, capsys: pytest.C
 
 
 @pytest.mark.parametrize(
-    "more", [("data.resample_every_n_steps=2",), ("data.resample_every_n_steps=2", "optimizer.momentum=0.5")]
+    "more",
+    [
+        pytest.param(("data.resample_every_n_steps=2",), marks=pytest.mark.slow),
+        ("data.resample_every_n_steps=2", "optimizer.momentum=0.5"),
+    ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, more: tuple[str, ...]) -> None:
     train(tmp_path / "whole", *more, tiny=QUICK)
@@ -81,8 +85,8 @@ def test_fixed_points_that_are_overfitted_are_said(tmp_path: Path, capsys: pytes
             "data.boundary_points=2",
             "data.resample_every_n_steps=null",
             "model.width=30",
-            "trainer.max_steps=30",
-            "trainer.val_check_interval=30",
+            "trainer.max_steps=8",
+            "trainer.val_check_interval=8",
             tiny=QUICK,
         )
 
@@ -111,7 +115,10 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("message", REFUSED)
+SLOW = ("data.points", "no condition 'edge'", "optimizer.mu", "solution sines or cosines")  # refused by the classes
+
+
+@pytest.mark.parametrize("message", [pytest.param(m, marks=[pytest.mark.slow] if m in SLOW else []) for m in REFUSED])
 def test_bad_settings_are_one_sentence(message: str, tmp_path: Path) -> None:
     outcome = call(*QUICK, f"paths.run_dir={tmp_path / 'run'}", *REFUSED[message])
     assert message in outcome.error

@@ -58,7 +58,17 @@ def network_for(equation: Equation) -> nn.Module:
     return make(equation.domain.dim, equation.outputs, width=6, depth=2, activation="tanh").double()
 
 
-@pytest.mark.parametrize("name", [*EXACT, "burgers", "allen-cahn"])
+# Of equations with the same kind of residual one is quick.
+KINDS = ("poisson", "heat, inverse", "wave", "kovasznay", "burgers", "allen-cahn")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        name if name in KINDS else pytest.param(name, marks=pytest.mark.slow)
+        for name in (*EXACT, "burgers", "allen-cahn")
+    ],
+)
 def test_every_equation_has_a_factored_kernel(name: str) -> None:
     equation = {"burgers": Burgers(), "allen-cahn": AllenCahn(), **EXACT}[name]
     problem = Problem(equation, network_for(equation), points=12, boundary_points=4)
