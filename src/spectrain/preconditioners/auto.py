@@ -132,8 +132,7 @@ class AutoPreconditioner(Preconditioner):
 
     def state_dict(self) -> dict[str, Any]:
         """The choice with its grounds, so that a resumed run repeats the decision and not the measurement."""
-        return {
-            "strength": self.strength,
+        return super().state_dict() | {
             "name": self.name,
             "reason": self.reason,
             "looks": list(self.looks),
@@ -151,8 +150,7 @@ class AutoPreconditioner(Preconditioner):
         for name, candidate in self.candidates.items():
             candidate.load_state_dict(state_dict["candidates"][name])
         self.select(state_dict["name"])
-        self.strength = state_dict["strength"]
-        return self
+        return super().load_state_dict(state_dict)
 
 
 def _name(candidate: Preconditioner, all_of_them: Sequence[Preconditioner]) -> str:

@@ -172,7 +172,8 @@ class Watch:
 
         def arrive(c: Tensor) -> Tensor:
             came[0] = arrived[0] = True
-            if torch.is_grad_enabled():
+            # Of a loss c depends on the output: second-order optimizers (Sophia) go through here.
+            if torch.is_grad_enabled() and not c.requires_grad:
                 raise InputError(
                     "A derivative of the preconditioned output was taken with create_graph=True, as for a differential "
                     "equation's residual: S would enter the loss itself. Take derivatives of the network's own output, "

@@ -11,7 +11,7 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from spectrain.errors import InputError, SpectrainWarning
 from spectrain.kernels import empirical_ntk
@@ -53,6 +53,12 @@ class Landmarks:
     def count(self) -> int:
         """m."""
         return rows_of(self.points)
+
+    @property
+    def moments(self) -> list[float]:
+        """Two sums over each tensor of the points: enough to know them again in a resumed run."""
+        leaves = [leaf.double() for leaf in tree_leaves(self.points) if isinstance(leaf, Tensor)]
+        return [float(m) for leaf in leaves for m in (leaf.sum(), leaf.square().sum())]
 
     def kernel(self, network: nn.Module, outputs: Outputs = "trace") -> Float[Tensor, "mE mE"]:
         """K of `network` on the landmarks; rows of the full kernel are (point, output) pairs, the output faster."""

@@ -158,6 +158,7 @@ class ParameterPreconditioner(Preconditioner):
             "lowered": self._lowered,
             "strength": self.strength,
             "version": self.version,
+            "refreshed": self.state_dict()["refreshed"],
         }
 
     def restore(self, parameters: Sequence[Tensor], saved: dict[str, Any]) -> None:
@@ -174,7 +175,8 @@ class ParameterPreconditioner(Preconditioner):
         device = parameters[0].device
         self._blocks = {p: b.to(p.device) for p, b in zip(parameters, blocks, strict=True) if b is not None}
         self._inverse, self._lowered = saved["inverse"].to(device), saved["lowered"].to(device)
-        self.strength, self.version = saved["strength"], saved["version"]
+        self.load_state_dict(saved)
+        self.version = saved["version"]
 
 
 def _pieces(block: Float[Tensor, "k p"]) -> Iterable[tuple[slice, Tensor]]:
