@@ -37,7 +37,7 @@ class AutoPreconditioner(Preconditioner):
         self.trials: list[list[list[Any]]] = []  # [name, decrease, seconds] of every way, for each trial
         self.wants_trial = False
         self._tried_at: float | None = None  # the ratio of the last trial
-        self._given: tuple[Spectrum, Landmarks, nn.Module, Tensor] | None = None
+        self._given: tuple[Spectrum, Landmarks, nn.Module, Any] | None = None
         super().__init__(candidates[0].spectral_map)
         self.select(NONE)
 
@@ -104,7 +104,7 @@ class AutoPreconditioner(Preconditioner):
             optimizer = candidate.wrap(optimizer)
         return optimizer
 
-    def take(self, spectrum: Spectrum, landmarks: Landmarks, network: nn.Module, x: Tensor) -> None:
+    def take(self, spectrum: Spectrum, landmarks: Landmarks, network: nn.Module, x: Any) -> None:
         """Look at a spectrum, switch on or off where it is clear, and pass the spectrum on."""
         ratio = eigenvalue_ratio(spectrum)
         self.looks.append(ratio)

@@ -96,7 +96,7 @@ class ParameterPreconditioner(Preconditioner):
 
         return ModifiedSpectrumOptimizer(optimizer, self)
 
-    def take(self, spectrum: Spectrum, landmarks: Landmarks, network: nn.Module, x: Tensor) -> None:
+    def take(self, spectrum: Spectrum, landmarks: Landmarks, network: nn.Module, x: Any) -> None:
         """Pull the resolved modes on the landmarks back to the parameters, u_i = J^T v_i / sqrt(m lambda_i).
 
         The old U goes before the new one comes: they are never in memory together.
@@ -110,7 +110,7 @@ class ParameterPreconditioner(Preconditioner):
         kept = (ratio != 1).nonzero().squeeze(1)  # unresolved modes have ratio 1 too
         check_memory(network, len(kept), self._dtype, self.nbytes)
         self._clear()
-        scale = (len(landmarks.points) * spectrum.eigenvalues[kept]).sqrt()
+        scale = (landmarks.count * spectrum.eigenvalues[kept]).sqrt()
         Z = spectrum.eigenvectors[:, kept] / scale
         try:
             blocks = pull_back(network, landmarks.points, Z, self._dtype)
@@ -134,7 +134,7 @@ class ParameterPreconditioner(Preconditioner):
         Raises:
             InputError: none of the parameters is among those of the network of the last refresh, or shapes differ.
         """
-        if not self.ready:
+        if not self.ready or self.strength == 0:
             return
         parts = [(self._blocks[p], v) for p, v in zip(parameters, vectors, strict=True) if p in self._blocks]
         if not parts:

@@ -97,15 +97,16 @@ class SamplePreconditioner(Preconditioner):
         self._blocks, self._last, self._C, self._fingerprint = blocks, None, None, None
 
     def take(self, spectrum: Spectrum, landmarks: Landmarks, network: nn.Module, x: Any) -> None:
-        """Extend the modes from the landmarks to all training points, and `update` with them.
+        """Extend the modes from the landmarks to all training points, and `update` with them, in float32 at least.
 
         `spectrum` is that of the trace kernel; for other outputs the kernel they need is computed here.
         """
         floating = [leaf.dtype for leaf in tree_leaves(x) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+        dtype = torch.promote_types(floating[0] if floating else torch.float32, torch.float32)
         C, marks = self._C, guest.fingerprint(network)
         if C is None or marks != self._fingerprint:
             C = output_count(network, x)
-        self.update(self._extended(spectrum, landmarks, network, x), dtype=floating[0] if floating else torch.float32)
+        self.update(self._extended(spectrum, landmarks, network, x), dtype=dtype)
         self._C, self._fingerprint = C, marks
         self.watch.forget_network()
         self.watch.refreshed(network)

@@ -360,3 +360,29 @@ def test_bad_input() -> None:
     first = next(model.parameters())
     with pytest.raises(InputError, match="whole gradients"):
         P.apply_([first], [torch.zeros(2, dtype=torch.float64)])
+
+
+class Sum(nn.Module):
+    """A network of two arguments, and the same of one."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = mlp(3, 2, width=8, depth=1).double()
+
+    def forward(self, u: torch.Tensor, v: torch.Tensor | None = None) -> torch.Tensor:
+        out: torch.Tensor = self.inner(u if v is None else u + v)
+        return out
+
+
+@pytest.mark.parametrize("kind", ["tuple", "dict"])
+def test_inputs_of_several_tensors(kind: str) -> None:
+    torch.manual_seed(0)
+    model, u, v = Sum(), torch.randn(20, 3, dtype=torch.float64), torch.randn(20, 3, dtype=torch.float64)
+    found = []
+    for x in (u + v, (u, v) if kind == "tuple" else {"u": u, "v": v}):
+        P, g = ParameterPreconditioner(maps.flatten()), [torch.ones_like(p) for p in model.parameters()]
+        P.refresh(model, x, rank=6)
+        P.apply_(list(model.parameters()), g)
+        found.append(flat(g))
+    torch.testing.assert_close(*found)
+    assert (found[0] - 1).abs().max() > 0.1
