@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
 
 from spectrain.cli import build
-from spectrain.errors import SpectrainWarning
+from spectrain.errors import InputError, SpectrainWarning
 from spectrain.kernels import empirical_ntk
 from spectrain.selection import Suggestion, network_pilot, suggest_spectral_map
 from spectrain.spectral_maps import SpectralMap, flatten, identity, power
@@ -72,12 +72,20 @@ def choose_map(cfg: DictConfig, data: Any, network: nn.Module) -> None:
     """Put the suggested map in the place of ``spectral_map=auto``, and say in one line which, why and how to repeat it.
 
     Checkpoints and config.yaml then hold the map itself: a resumed run does not choose again.
+
+    Raises:
+        InputError: as `suggestion_for`, or for a preconditioner that cannot use the maps that are suggested.
     """
     if not is_auto(cfg):
         return
     if not build.is_on(cfg, "preconditioner"):
         warnings.warn("spectral_map=auto has no effect with preconditioner=none.", SpectrainWarning, stacklevel=2)
         return
+    if "spectrain.BatchPreconditioner" in OmegaConf.to_yaml(cfg.preconditioner):
+        raise InputError(
+            "spectral_map=auto chooses maps that cut at a number of modes, and preconditioner=batch cannot count them; "
+            "give it spectral_map=power or spectral_map=ridge."
+        )
     found, _ = suggestion_for(cfg, data, network)
     g, typed = found.spectral_map, " ".join(overrides(found.spectral_map))
     reason = f"predicted error {found.best.predicted_error:.3g} after {found.steps} steps of gradient descent"

@@ -4,7 +4,6 @@ Shapes: n training points, m landmarks, k modes.
 """
 
 import time
-import warnings
 from contextlib import nullcontext
 from dataclasses import replace
 from typing import Any, cast
@@ -13,11 +12,11 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
-from spectrain.errors import InputError, SpectrainWarning
+from spectrain.errors import InputError
 from spectrain.lightning.module import WideNetworkModule
 from spectrain.lightning.stopwatch import Stopwatch, work_seconds
 from spectrain.preconditioners import Guard, Landmarks, Preconditioner, choose_landmarks
-from spectrain.preconditioners.refresh import MOST_CHANGE, REFRESHES, kernel_change, last_due
+from spectrain.preconditioners.refresh import MOST_CHANGE, REFRESHES, attempt, kernel_change, last_due
 from spectrain.spectrum import Spectrum
 from spectrain.spectrum.measures import condition_number
 
@@ -171,7 +170,9 @@ class SpectrumCallback(pl.Callback):
             return due > self.refreshed_at and trainer.strategy.broadcast(self._within_budget(trainer, due))
         if step != due or self.policy == "every":
             return step == due
-        return trainer.strategy.broadcast(self._has_moved(trainer, pl_module))  # all ranks do what the first one found
+        # Where the last refresh failed and left the identity, nothing is there that could have moved.
+        moved = not _preconditioner(pl_module).in_use.ready or self._has_moved(trainer, pl_module)
+        return trainer.strategy.broadcast(moved)  # all ranks do what the first one found
 
     def _within_budget(self, trainer: pl.Trainer, due: int) -> bool:
         """Whether one more refresh, as dear as the last, keeps to the share."""
@@ -199,23 +200,25 @@ class SpectrumCallback(pl.Callback):
         Raises:
             InputError: it failed, and there is no earlier spectrum that the preconditioner could go on with.
         """
-        try:
-            with torch.random.fork_rng(), torch.autocast(pl_module.device.type, enabled=False), _busy(trainer):
-                self._refresh(trainer, pl_module)
-        except (RuntimeError, InputError) as error:  # LinAlgError and out-of-memory are RuntimeErrors
-            failed = f"The spectrum refresh at step {trainer.global_step} failed"
-            if self.spectrum is None and _needs_spectrum(pl_module):
-                raise InputError(f"{failed}, and there is none to go on with: {error}") from error
-            kept = "the last good spectrum stays" if self.spectrum is not None else "the run goes on without one"
-            warnings.warn(f"{failed}, {kept}: {error}", SpectrainWarning, stacklevel=2)
-            return False
-        return True
-
-    def _refresh(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        assert self._landmarks is not None and self._x is not None
         module: WideNetworkModule = pl_module  # type: ignore[assignment]
+
+        def compute() -> bool:
+            with torch.random.fork_rng(), _busy(trainer):
+                self._refresh(trainer, module)
+            return True
+
+        def goes_on() -> str | None:
+            if module.preconditioner is not None and self.spectrum is not None:
+                return module.preconditioner.goes_on
+            return None if _needs_spectrum(module) else "the run goes on without one"
+
+        failed = f"The spectrum refresh at step {trainer.global_step} failed"
+        return bool(attempt(compute, module.device, failed, goes_on))
+
+    def _refresh(self, trainer: pl.Trainer, module: WideNetworkModule) -> None:
+        assert self._landmarks is not None and self._x is not None
         init = None if self.spectrum is None else self.spectrum.eigenvectors
-        steps = _needs_spectrum(pl_module) and self.metric == "optimizer"
+        steps = _needs_spectrum(module) and self.metric == "optimizer"
         optimizer = trainer.optimizers[0] if steps else None
         spectrum = self._landmarks.spectrum(module.network, self.rank, init, optimizer=optimizer)
         if module.preconditioner is not None:

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from spectrain.errors import InputError
+from spectrain.preconditioners.guest import warn_of_two
 from spectrain.preconditioners.parameter_side import ParameterPreconditioner
 from spectrain.spectral_maps import SpectralMap
 from spectrain.spectrum import Spectrum
@@ -76,6 +77,8 @@ class ModifiedSpectrumOptimizer(Optimizer):
 
     def _precondition(self, *, root: bool = False) -> None:
         parameters = self._parameters()
+        if self.preconditioner.ready and self.preconditioner.strength > 0:
+            warn_of_two(parameters)
         self.preconditioner.apply_(parameters, [p.grad for p in parameters], root=root)
 
     def _parameters(self) -> list[Tensor]:

@@ -37,7 +37,7 @@ class AutoPreconditioner(Preconditioner):
         self.trials: list[list[list[Any]]] = []  # [name, decrease, seconds] of every way, for each trial
         self.wants_trial = False
         self._tried_at: float | None = None  # the ratio of the last trial
-        self._given: tuple[Spectrum, Landmarks, nn.Module, Tensor] | None = None
+        self._given: tuple[Spectrum, Landmarks, nn.Module, Any] | None = None
         super().__init__(candidates[0].spectral_map)
         self.select(NONE)
 
@@ -120,7 +120,7 @@ class AutoPreconditioner(Preconditioner):
             optimizer = candidate.wrap(optimizer)
         return optimizer
 
-    def take(self, spectrum: Spectrum, landmarks: Landmarks, network: nn.Module, x: Tensor) -> None:
+    def take(self, spectrum: Spectrum, landmarks: Landmarks, network: nn.Module, x: Any) -> None:
         """Look at a spectrum, switch on or off where it is clear, and pass the spectrum on."""
         ratio = eigenvalue_ratio(spectrum)
         self.looks.append(ratio)
@@ -148,8 +148,7 @@ class AutoPreconditioner(Preconditioner):
 
     def state_dict(self) -> dict[str, Any]:
         """The choice with its grounds, so that a resumed run repeats the decision and not the measurement."""
-        return {
-            "strength": self.strength,
+        return super().state_dict() | {
             "name": self.name,
             "reason": self.reason,
             "looks": list(self.looks),
@@ -167,8 +166,7 @@ class AutoPreconditioner(Preconditioner):
         for name, candidate in self.candidates.items():
             candidate.load_state_dict(state_dict["candidates"][name])
         self.select(state_dict["name"])
-        self.strength = state_dict["strength"]
-        return self
+        return super().load_state_dict(state_dict)
 
 
 def _name(candidate: Preconditioner, all_of_them: Sequence[Preconditioner]) -> str:

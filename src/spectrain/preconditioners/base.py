@@ -3,7 +3,6 @@
 Shapes: N training points, n points of a batch, C outputs.
 """
 
-import warnings
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Self
@@ -13,10 +12,10 @@ from jaxtyping import Float, Integer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from spectrain.errors import InputError, SpectrainWarning
 from spectrain.kernels.network import rows_of
 from spectrain.preconditioners.landmarks import Landmarks, choose_landmarks
 from spectrain.preconditioners.modes import stamp
+from spectrain.preconditioners.refresh import attempt
 from spectrain.spectral_maps import SpectralMap
 from spectrain.spectrum import Spectrum
 
@@ -40,7 +39,8 @@ class Preconditioner:
         self.spectral_map = spectral_map
         self.strength = 1.0
         self.shared = False
-        self._last_refresh: tuple[Landmarks, Spectrum] | None = None
+        # The moments of its landmarks and their spectrum: what the next one starts from, also in a resumed run.
+        self._last_refresh: tuple[list[float], Spectrum] | None = None
         self._chosen: tuple[Any, Landmarks] | None = None  # what was asked for, and the landmarks
 
     @property
@@ -52,6 +52,16 @@ class Preconditioner:
     def effective_map(self) -> Callable[[Tensor], Tensor]:
         """Eigenvalues of K/n, descending -> the ratio that S has on them: the map's, unless a way bounds it."""
         return self.spectral_map
+
+    @property
+    def ready(self) -> bool:
+        """Whether S is more than the identity."""
+        return False
+
+    @property
+    def goes_on(self) -> str:
+        """What training goes on with where a refresh has failed."""
+        return "the last good spectrum stays" if self.in_use.ready else "S is the identity until the next one"
 
     def run(self, network: nn.Module, x: Any, index: Integer[Tensor, " n"] | None = None) -> Float[Tensor, "n *C"]:
         """``network(x)``; what comes back to it in the backward pass is preconditioned on the sample side.
@@ -92,7 +102,7 @@ class Preconditioner:
         Uses all points when there are at most `subset_size`; see `choose_landmarks` for the rest. Landmarks are chosen
         once for the same x, and a refresh starts from the modes of the last one. Given the optimizer, the kernel is the
         one that its steps follow, J D J^T with its present metric D. Returns the spectrum on the landmarks; if the
-        computation fails (not finite, no convergence, no memory), a warning and the last good one, which stays.
+        computation fails, see `attempt`, a warning and the last good one.
 
         Raises:
             InputError: settings that the points do not allow, or a failure of the first refresh.
@@ -100,17 +110,27 @@ class Preconditioner:
         settings = {"extension": extension, "landmarks": landmarks, "grid_shape": grid_shape}
         chosen = self._choose(x, min(subset_size, rows_of(x)), settings)
         rank = min(rank, chosen.count)
-        try:
-            with torch.autocast(next((p.device.type for p in model.parameters()), "cpu"), enabled=False):
-                spectrum = chosen.spectrum(model, rank, self._warm_start(chosen, rank), optimizer=optimizer)
-                self.take(spectrum, chosen, model, x)
-        except (RuntimeError, MemoryError, InputError) as error:  # LinAlgError and out-of-memory are RuntimeErrors
-            if self._last_refresh is None:
-                raise
-            warnings.warn(f"The refresh failed, the last good spectrum stays: {error}", SpectrainWarning, stacklevel=2)
-            return self._last_refresh[1]
-        self._last_refresh = (chosen, spectrum)
+
+        def compute() -> Spectrum:
+            spectrum = chosen.spectrum(model, rank, self._warm_start(chosen, rank), optimizer=optimizer)
+            self.take(spectrum, chosen, model, x)
+            return spectrum
+
+        device = next((p.device for p in model.parameters()), torch.device("cpu"))
+        last = self._last_refresh
+        spectrum = attempt(compute, device, "The refresh failed", lambda: self.goes_on if last else None)
+        if spectrum is None:
+            assert last is not None
+            return last[1]
+        self._last_refresh = (chosen.moments, spectrum)
         return spectrum
+
+    @property
+    def modes(self) -> tuple[Any, Spectrum] | None:
+        """The landmarks and their spectrum of the last `refresh`."""
+        if self._last_refresh is None or self._chosen is None:
+            return None
+        return self._chosen[1].points, self._last_refresh[1]
 
     def _choose(self, x: Any, count: int, settings: dict[str, Any]) -> Landmarks:
         """Landmarks of x, the same ones as long as x and the settings are."""
@@ -123,16 +143,18 @@ class Preconditioner:
         """The modes of the last refresh, if it was on the same landmarks and had as many."""
         if self._last_refresh is None:
             return None
-        before, spectrum = self._last_refresh
-        points = before.points, landmarks.points
-        same = before is landmarks or (all(isinstance(p, Tensor) for p in points) and torch.equal(*points))
-        return spectrum.eigenvectors if spectrum.rank >= rank and same else None
+        moments, spectrum = self._last_refresh
+        return spectrum.eigenvectors if spectrum.rank >= rank and moments == landmarks.moments else None
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and primitives only; loads under ``weights_only=True``."""
-        return {"strength": self.strength}
+        last = self._last_refresh
+        refreshed = None if last is None else {"points": last[0], "spectrum": last[1].state_dict()}
+        return {"strength": self.strength, "refreshed": refreshed}
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> Self:
         """Restore what `state_dict` returned."""
-        self.strength = state_dict["strength"]
+        self.strength, refreshed = state_dict["strength"], state_dict["refreshed"]
+        restore = Spectrum.from_state_dict
+        self._last_refresh = None if refreshed is None else (refreshed["points"], restore(refreshed["spectrum"]))
         return self

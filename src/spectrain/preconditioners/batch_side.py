@@ -120,6 +120,11 @@ class BatchPreconditioner(Preconditioner):
         return one_pass
 
     @property
+    def ready(self) -> bool:
+        """From the first batch on."""
+        return True
+
+    @property
     def effective_map(self) -> Callable[[Tensor], Tensor]:
         """`ratio`."""
         return self.ratio

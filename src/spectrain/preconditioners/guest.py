@@ -2,11 +2,12 @@
 
 import warnings
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakTensorKeyDictionary
 
 from spectrain.errors import InputError, SpectrainWarning
 from spectrain.kernels.network import unwrap
@@ -22,10 +23,24 @@ _EVALUATION = (
     "S is attached to a module that is trained in evaluation mode, and leaves its output alone there; call train() "
     "on it, or wrap the output yourself: S(output)."
 )
+_TWO = (
+    "A step's gradient came through a SamplePreconditioner, and a ParameterPreconditioner multiplies it once more: "
+    "two at once. Keep one of them."
+)
 _NOT_CALLED = (
     "S is attached to a module whose output was not asked for while S was there, or whose code was compiled before: S "
     "has no effect. Attach it to what the training loop calls, such as the result of torch.compile."
 )
+
+
+# A parameter of each network whose output some S is on: its version when a gradient last came through S.
+_came_through = WeakTensorKeyDictionary()
+
+
+def warn_of_two(parameters: Iterable[Tensor]) -> None:
+    """Warn if a gradient at the present values of these parameters came through an S on the sample side."""
+    if any(_came_through.get(p) == p._version for p in parameters if p in _came_through):
+        warnings.warn(_TWO, SpectrainWarning, stacklevel=4)
 
 
 class OutputHook:
@@ -176,7 +191,11 @@ class Watch:
 
         def arrive(c: Tensor) -> Tensor:
             came[0] = arrived[0] = True
-            if torch.is_grad_enabled():
+            parameter = None if self._parameter is None else self._parameter()
+            if parameter is not None:
+                _came_through[parameter] = parameter._version
+            # Of a loss c depends on the output: second-order optimizers (Sophia) go through here.
+            if torch.is_grad_enabled() and not c.requires_grad:
                 raise InputError(
                     "A derivative of the preconditioned output was taken with create_graph=True, as for a differential "
                     "equation's residual: S would enter the loss itself. Take derivatives of the network's own output, "

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.optim import Optimizer
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 from spectrain.errors import InputError, SpectrainWarning
 from spectrain.kernels import empirical_ntk
@@ -58,6 +58,12 @@ class Landmarks:
     def count(self) -> int:
         """m."""
         return rows_of(self.points)
+
+    @property
+    def moments(self) -> list[float]:
+        """Two sums over each tensor of the points: enough to know them again in a resumed run."""
+        leaves = [leaf.double() for leaf in tree_leaves(self.points) if isinstance(leaf, Tensor)]
+        return [float(m) for leaf in leaves for m in (leaf.sum(), leaf.square().sum())]
 
     def kernel(
         self, network: nn.Module, outputs: Outputs = "trace", *, optimizer: Optimizer | None = None

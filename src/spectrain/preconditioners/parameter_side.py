@@ -97,7 +97,7 @@ class ParameterPreconditioner(Preconditioner):
 
         return ModifiedSpectrumOptimizer(optimizer, self)
 
-    def take(self, spectrum: Spectrum, landmarks: Landmarks, network: nn.Module, x: Tensor) -> None:
+    def take(self, spectrum: Spectrum, landmarks: Landmarks, network: nn.Module, x: Any) -> None:
         """Pull the resolved modes on the landmarks back to the parameters, u_i = J^T v_i / sqrt(m lambda_i).
 
         The old U goes before the new one comes: they are never in memory together.
@@ -111,7 +111,7 @@ class ParameterPreconditioner(Preconditioner):
         kept = (ratio != 1).nonzero().squeeze(1)  # unresolved modes have ratio 1 too
         ranks.together(lambda: check_memory(network, len(kept), self._dtype, self.nbytes), landmarks.shared)
         self._clear()
-        scale = (len(landmarks.points) * spectrum.eigenvalues[kept]).sqrt()
+        scale = (landmarks.count * spectrum.eigenvalues[kept]).sqrt()
         Z = spectrum.eigenvectors[:, kept] / scale
         try:
             blocks = pull_back(network, landmarks.points, Z, self._dtype, landmarks.shared)
@@ -135,7 +135,7 @@ class ParameterPreconditioner(Preconditioner):
         Raises:
             InputError: none of the parameters is among those of the network of the last refresh, or shapes differ.
         """
-        if not self.ready:
+        if not self.ready or self.strength == 0:
             return
         parts = [(self._blocks[p], v) for p, v in zip(parameters, vectors, strict=True) if p in self._blocks]
         if not parts:
@@ -159,6 +159,7 @@ class ParameterPreconditioner(Preconditioner):
             "lowered": self._lowered,
             "strength": self.strength,
             "version": self.version,
+            "refreshed": self.state_dict()["refreshed"],
         }
 
     def restore(self, parameters: Sequence[Tensor], saved: dict[str, Any]) -> None:
@@ -175,7 +176,8 @@ class ParameterPreconditioner(Preconditioner):
         device = parameters[0].device
         self._blocks = {p: b.to(p.device) for p, b in zip(parameters, blocks, strict=True) if b is not None}
         self._inverse, self._lowered = saved["inverse"].to(device), saved["lowered"].to(device)
-        self.strength, self.version = saved["strength"], saved["version"]
+        self.load_state_dict(saved)
+        self.version = saved["version"]
 
 
 def _pieces(block: Float[Tensor, "k p"]) -> Iterable[tuple[slice, Tensor]]:

@@ -3,6 +3,8 @@
 Letters: m landmarks, C outputs, P parameters, k modes.
 """
 
+from typing import Any
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -10,32 +12,30 @@ from torch import Tensor, nn
 from spectrain.errors import InputError
 from spectrain.kernels import empirical_ntk
 from spectrain.kernels.memory import free_bytes
-from spectrain.kernels.network import Network, undisturbed
+from spectrain.kernels.network import Network, rows_of, undisturbed
 from spectrain.kernels.pull import pull
 from spectrain.preconditioners import ranks
 from spectrain.preconditioners.modes import evaluating
+from spectrain.preconditioners.output_modes import output_count
 from spectrain.spectrum import Spectrum
 
 MODES_AT_ONCE = 16  # in the network's own precision, before they are rounded to U's
 
 
-def full_spectrum(spectrum: Spectrum, points: Tensor, network: nn.Module, shared: bool = False) -> Spectrum:
+def full_spectrum(spectrum: Spectrum, points: Any, network: nn.Module, shared: bool = False) -> Spectrum:
     """As many modes of the full kernel K [mC, mC], rows (point, output), as `spectrum` has of the trace kernel.
 
     Eigenvalues are of K/m: where K = K_trace (x) I_C they are those of K_trace/m, each C times. One output needs no
     work; a spectrum that has mC rows already is taken as it is.
     """
-    m = len(points)
-    seen = Network(network)
-    with evaluating(network), torch.no_grad(), torch.autocast(seen.device.type, enabled=False):
-        C = seen(seen.params, seen.inputs(points[:1])).shape[1]
+    m, C, device = rows_of(points), output_count(network, points), Network(network).device
     if spectrum.n == m * C:
         return spectrum
     if spectrum.n != m:
         raise InputError(
             f"A spectrum of {spectrum.n} rows meets {m} landmarks and {C} outputs; it needs {m} or {m * C}."
         )
-    size, free = (m * C) ** 2 * torch.finfo(spectrum.eigenvectors.dtype).bits // 8, free_bytes(points.device)
+    size, free = (m * C) ** 2 * torch.finfo(spectrum.eigenvectors.dtype).bits // 8, free_bytes(device)
     if 2 * size > free:
         raise InputError(
             f"The full kernel of {m} landmarks with {C} outputs needs {2 * size / 2**30:.3g} GiB, and there are "
@@ -71,14 +71,14 @@ def check_memory(network: nn.Module, k: int, dtype: torch.dtype | None, freed: i
 
 
 def pull_back(
-    network: nn.Module, points: Tensor, Z: Float[Tensor, "mC k"], dtype: torch.dtype | None, shared: bool = False
+    network: nn.Module, points: Any, Z: Float[Tensor, "mC k"], dtype: torch.dtype | None, shared: bool = False
 ) -> dict[Tensor, Tensor]:
     """U^T = Z^T J by parameter of the network: [k, *shape] in `dtype` (None: the network's, at least float32).
 
     Where it is `shared`, each rank pulls its part of the columns, and all hold the same bits of all of them.
     """
     seen = Network(network)
-    k, m = Z.shape[1], len(points)
+    k, m = Z.shape[1], rows_of(points)
     blocks = {
         name: torch.empty(k, *p.shape, dtype=dtype or seen.dtype, device=p.device) for name, p in seen.params.items()
     }

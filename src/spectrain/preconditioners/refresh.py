@@ -4,18 +4,42 @@ Shapes: m landmarks, k modes.
 """
 
 import math
+import warnings
+from collections.abc import Callable
+from typing import TypeVar
 
 import torch
 from torch import Tensor, nn
 
+from spectrain.errors import InputError, SpectrainWarning
 from spectrain.kernels import NTKOperator
 from spectrain.preconditioners.modes import evaluating
 from spectrain.spectrum import Spectrum
 
 REFRESHES = ("every", "drift", "budget")
+T = TypeVar("T")
 FIRST = 5  # steps to the first refresh after the one at step 0
 # A refresh is due when the kernel's change is above this: see docs/safety.md for what other values cost.
 MOST_CHANGE = 1.0
+
+
+def attempt(compute: Callable[[], T], device: torch.device, failed: str, goes_on: Callable[[], str | None]) -> T | None:
+    """`compute` without autocast; if that fails (not finite, no convergence, no memory), None and a warning.
+
+    `failed` says what did, `goes_on` with what training goes on.
+
+    Raises:
+        InputError: it failed, and there is nothing to go on with (`goes_on` is None).
+    """
+    try:
+        with torch.autocast(device.type, enabled=False):
+            return compute()
+    except (RuntimeError, MemoryError, InputError) as error:  # LinAlgError and out-of-memory are RuntimeErrors
+        how = goes_on()
+        if how is None:
+            raise InputError(f"{failed}, and there is none to go on with: {error}") from error
+        warnings.warn(f"{failed}, {how}: {error}", SpectrainWarning, stacklevel=3)
+        return None
 
 
 def last_due(step: int, period: int) -> int:

@@ -71,7 +71,7 @@ class SamplePreconditioner(Preconditioner):
         self._fingerprint: list[str] | None = None  # of the network that the spectrum is of
         self._C: int | None = None
         self._last: tuple[stamp, list[RowFactors]] | None = None  # an index and its factors
-        self._own: tuple[Landmarks, list[Spectrum]] | None = None  # what the next refresh starts from
+        self._own: tuple[list[float], list[Spectrum]] | None = None  # as `_last_refresh`, of each or the full kernel
         self.watch = guest.Watch()
 
     @property
@@ -97,15 +97,16 @@ class SamplePreconditioner(Preconditioner):
         self._blocks, self._last, self._C, self._fingerprint = blocks, None, None, None
 
     def take(self, spectrum: Spectrum, landmarks: Landmarks, network: nn.Module, x: Any) -> None:
-        """Extend the modes from the landmarks to all training points, and `update` with them.
+        """Extend the modes from the landmarks to all training points, and `update` with them, in float32 at least.
 
         `spectrum` is that of the trace kernel; for other outputs the kernel they need is computed here.
         """
         floating = [leaf.dtype for leaf in tree_leaves(x) if isinstance(leaf, Tensor) and leaf.is_floating_point()]
+        dtype = torch.promote_types(floating[0] if floating else torch.float32, torch.float32)
         C, marks = self._C, guest.fingerprint(network)
         if C is None or marks != self._fingerprint:
             C = output_count(network, x)
-        self.update(self._extended(spectrum, landmarks, network, x), dtype=floating[0] if floating else torch.float32)
+        self.update(self._extended(spectrum, landmarks, network, x), dtype=dtype)
         self._C, self._fingerprint = C, marks
         self.watch.forget_network()
         self.watch.refreshed(network)
@@ -113,7 +114,7 @@ class SamplePreconditioner(Preconditioner):
     def _extended(self, spectrum: Spectrum, landmarks: Landmarks, network: nn.Module, x: Any) -> list[Spectrum]:
         if self.outputs == "trace":
             return [landmarks.extend(spectrum, x, network)]
-        before = self._own[1] if self._own is not None and self._own[0] is landmarks else []
+        before = self._own[1] if self._own is not None and self._own[0] == landmarks.moments else []
         rank = spectrum.rank
         init = [one.eigenvectors for one in before] if before and all(one.rank >= rank for one in before) else None
         if self.outputs == "each":
@@ -121,7 +122,7 @@ class SamplePreconditioner(Preconditioner):
         else:
             one, everywhere = modes_of_full(landmarks, network, x, rank, init[0] if init else None, self.curvature)
             own, extended = [one], [everywhere]
-        self._own = (landmarks, own)
+        self._own = (landmarks.moments, own)
         return extended
 
     def attach(self, module: nn.Module) -> RemovableHandle:
@@ -247,18 +248,21 @@ class SamplePreconditioner(Preconditioner):
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and primitives only; loads under ``weights_only=True``."""
+        own = self._own
         return super().state_dict() | {
             "eigenvectors": [table for table, _ in self._blocks],
             "ratio": [ratio for _, ratio in self._blocks],
             "fingerprint": self._fingerprint,
             "outputs": self._C,
+            "own": None if own is None else {"points": own[0], "spectra": [one.state_dict() for one in own[1]]},
         }
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> Self:
         """Restore what `state_dict` returned."""
         self._blocks = list(zip(state_dict["eigenvectors"], state_dict["ratio"], strict=True))
         self._fingerprint, self._C = state_dict["fingerprint"], state_dict["outputs"]
-        self._last = self._own = None
+        self._last, own = None, state_dict["own"]
+        self._own = None if own is None else (own["points"], [Spectrum.from_state_dict(one) for one in own["spectra"]])
         self.watch.forget_network()
         return super().load_state_dict(state_dict)
 

@@ -148,8 +148,7 @@ def automatic_rate(
     Raises:
         InputError: the loss is linear in the outputs, or the eigenvalue is not finite.
     """
-    last = None if preconditioner is None else preconditioner._last_refresh
-    modes = None if last is None else (last[0].points, last[1])
+    modes = None if preconditioner is None else preconditioner.modes
     rate, _ = measure_rate(
         model, x, loss, preconditioner, index=index, batch_size=batch_size, momentum=momentum, modes=modes
     )

@@ -116,3 +116,8 @@ def test_cuts_stay_below_the_modes_that_are_computed() -> None:
     assert {g.rank for g in maps[1:]} == {4, 16, 63}  # type: ignore[attr-defined]
     assert flatten(10) in affordable_maps(64, 20)
     assert affordable_maps(1, 1000) == [identity()]
+
+
+def test_a_way_that_cannot_count_modes_is_refused_before_anything_is_computed() -> None:
+    with pytest.raises(InputError, match="preconditioner=batch cannot count them"):
+        choose_map(config("preconditioner=batch"), None, nn.Identity())

@@ -11,12 +11,12 @@ import pytorch_optimizer
 import torch
 from torch import Tensor
 
-from spectrain import ModifiedSpectrumOptimizer, ParameterPreconditioner, SamplePreconditioner
+from spectrain import ModifiedSpectrumOptimizer, ParameterPreconditioner, SamplePreconditioner, SpectrainWarning
 from spectrain.data import ImageDataModule
 from spectrain.lightning import RandomState, RunHistory, SpectrumCallback, WideNetworkModule
 from spectrain.metrics import ImageMetrics
 from spectrain.models import mlp
-from spectrain.preconditioners import Preconditioner
+from spectrain.preconditioners import Preconditioner, parameter_side
 from spectrain.spectral_maps import power
 
 SIDES: dict[str, Any] = {"sample": SamplePreconditioner, "parameter": ParameterPreconditioner}
@@ -56,6 +56,7 @@ class Run:
             metrics=ImageMetrics(self.data.image),
         )
         spectrum, self.losses = SpectrumCallback(rank=8, subset_size=100, every_n_steps=4), Losses()
+        self.spectrum = spectrum
         self.checkpoint = pl.callbacks.ModelCheckpoint(folder, "last", enable_version_counter=False)
         settings: dict[str, Any] = {"max_steps": 10, "max_epochs": -1, "val_check_interval": 5, "accelerator": "cpu"}
         settings |= {"check_val_every_n_epoch": None, "num_sanity_val_steps": 0, "enable_model_summary": False}
@@ -177,3 +178,25 @@ def test_schedule_free_evaluates_and_saves_the_averaged_weights(tmp_path: Path, 
     Run(tmp_path / "part", side, optimizer=make, max_steps=5).fit()
     resumed = Run(tmp_path / "part", side, optimizer=make).fit(tmp_path / "part" / "last.ckpt")
     assert all(map(torch.equal, whole.weights, resumed.weights))
+
+
+def test_a_pull_back_that_fails_says_so_and_is_made_up_for_at_the_next_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With refresh=drift too: the kernel has not moved, but nothing is in use that was made of it."""
+    monkeypatch.setattr("spectrain.lightning.spectrum_callback.kernel_change", lambda *_, seed: 9.0 * (seed == 4))
+    working, made = parameter_side.pull_back, []
+
+    def fails_at_second(*args: Any) -> Any:
+        made.append(1)
+        if len(made) == 2:
+            raise torch.OutOfMemoryError("no memory")
+        return working(*args)
+
+    monkeypatch.setattr(parameter_side, "pull_back", fails_at_second)
+    run = Run(tmp_path)
+    run.spectrum.policy = "drift"
+    with pytest.warns(SpectrainWarning, match="step 4 failed, S is the identity until the next one: .*no memory"):
+        run.fit()
+    assert (run.spectrum.refreshes, run.spectrum.failed_refreshes, len(made)) == (2, 1, 3)  # at 0, 8; 4
+    assert run.preconditioner.ready

@@ -47,8 +47,8 @@ def test_drift_refreshes_only_where_the_kernel_has_moved(tmp_path: Path, monkeyp
     assert [rows[str(step)] for step in changes] == ["0.2", "3.0", "0.1", "inf"]
 
 
-def test_budget_waits_until_a_refresh_fits_into_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A refresh takes 3 s, a step 1 s: a third of the time is free again 6 s after the last refresh's end."""
+def on_a_clock(folder: Path, monkeypatch: pytest.MonkeyPatch, budget: float, **options: Any) -> Run:
+    """A run in which a refresh takes 3 s and a step 1 s."""
     now = [0.0]
     monkeypatch.setattr("time.perf_counter", lambda: now[0])
     working = Landmarks.spectrum
@@ -63,14 +63,21 @@ def test_budget_waits_until_a_refresh_fits_into_its_share(tmp_path: Path, monkey
     monkeypatch.setattr(Landmarks, "spectrum", dear)
     every_step = StopAt(0, tick)
     every_step.on_train_batch_end = lambda *_: tick(None)  # type: ignore[method-assign,assignment]
-    run = policy(Run(tmp_path, steps=31, every=4, val_check_interval=1000, extra=(every_step,)), "budget", 1 / 3)
+    return policy(Run(folder, val_check_interval=1000, extra=(every_step,), **options), "budget", budget)
+
+
+def test_budget_waits_until_a_refresh_fits_into_its_share(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = on_a_clock(tmp_path, monkeypatch, 1 / 3, steps=31, every=4)
     # Spent and next must be within a third of the clock: 6 s of 18 at step 15, 9 of 27 at 21, 12 of 36 at 27.
     assert refreshed_at(run) == [0, 15, 21, 27]
     assert run.spectrum.share == pytest.approx(12 / 43)
 
 
-def test_budget_lets_the_first_refreshes_come_early_if_the_whole_run_can_pay(tmp_path: Path) -> None:
-    assert refreshed_at(policy(Run(tmp_path, steps=12, every=8), "budget", 1.0)) == [0, 5, 8]
+def test_budget_lets_the_first_refreshes_come_early_if_the_whole_run_can_pay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # At step 5 of 12: 6 s of the 12 that the steps will take. At step 8 there are 9 s of 14.
+    assert refreshed_at(on_a_clock(tmp_path, monkeypatch, 0.5, steps=12, every=8)) == [0, 5]
 
 
 def test_an_unknown_policy_is_refused() -> None:

@@ -2,6 +2,7 @@
 
 import copy
 import io
+import warnings
 from typing import Any
 
 import pytest
@@ -10,7 +11,14 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import clip_grad_norm_
 
-from spectrain import InputError, ModifiedSpectrumOptimizer, ParameterPreconditioner, spectral_maps
+from spectrain import (
+    InputError,
+    ModifiedSpectrumOptimizer,
+    ParameterPreconditioner,
+    SamplePreconditioner,
+    SpectrainWarning,
+    spectral_maps,
+)
 from spectrain.models import mlp
 from spectrain.optim import MuonWithAdam, cosine
 from spectrain.preconditioners import Landmarks
@@ -254,3 +262,28 @@ def test_sparse_gradients_are_refused() -> None:
     model(x).sum().backward()
     with pytest.raises(InputError, match="sparse"):
         optimizer.step()
+
+
+def test_two_preconditioners_at_once_are_noticed() -> None:
+    torch.manual_seed(0)
+    model, x = mlp(2, 1, width=8, depth=1), torch.rand(20, 2)
+    S = SamplePreconditioner(spectral_maps.flatten())
+    S.refresh(model, x, rank=4)
+    optimizer = ModifiedSpectrumOptimizer(torch.optim.SGD(model.parameters(), lr=0.1), spectral_maps.flatten())
+    optimizer.refresh(model, x, rank=4)
+
+    def step(f: Tensor) -> None:
+        optimizer.zero_grad()
+        f.square().mean().backward()
+        optimizer.step()
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        step(model(x))
+    with pytest.warns(SpectrainWarning, match="two at once"):
+        step(S(model(x)))
+    with warnings.catch_warnings():  # that step is over; and a switched-off P_u does not multiply
+        warnings.simplefilter("error")
+        step(model(x))
+        optimizer.preconditioner.strength = 0.0
+        step(S(model(x)))

@@ -1,15 +1,19 @@
 """When a refresh comes into question, and how far the kernel has moved."""
 
 import copy
+import io
 import math
 from dataclasses import replace
+from typing import Any
 
 import pytest
 import torch
 
-from spectrain import Spectrum, empirical_ntk
+from spectrain import ParameterPreconditioner, SamplePreconditioner, Spectrum, empirical_ntk
 from spectrain.models import mlp
+from spectrain.preconditioners import Preconditioner
 from spectrain.preconditioners.refresh import kernel_change, last_due
+from spectrain.spectral_maps import power
 
 
 @pytest.mark.parametrize(
@@ -71,3 +75,37 @@ def test_change_is_the_formula_with_the_dense_kernel(kernel: tuple[torch.nn.Modu
     assert kernel_change(moved, x, spectrum, seed=5) == pytest.approx(expected, rel=1e-6)
     assert expected > 0.1
     assert kernel_change(moved, x, spectrum, seed=5) == kernel_change(moved, x, spectrum, seed=5)
+
+
+@pytest.mark.parametrize("side", ["trace", "each", "full", "parameter"])
+def test_a_plain_loop_resumes_bit_for_bit(side: str) -> None:
+    """300 landmarks: the eigensolver is warm, so what the last refresh found is part of the state."""
+    x, y = torch.rand(300, 2), torch.rand(300, 2)
+
+    def start() -> tuple[torch.nn.Module, Any, Preconditioner]:
+        torch.manual_seed(0)
+        network = mlp(2, 2, width=16, depth=1)
+        S: Preconditioner = (
+            ParameterPreconditioner(power(0.5)) if side == "parameter" else SamplePreconditioner(power(0.5), side)
+        )
+        return network, S.wrap(torch.optim.SGD(network.parameters(), lr=0.1)), S
+
+    def go_on(parts: Any, steps: range) -> list[torch.Tensor]:
+        network, optimizer, S = parts
+        for step in steps:
+            if step % 2 == 0:
+                S.refresh(network, x, rank=4)
+            optimizer.zero_grad()
+            torch.nn.functional.mse_loss(S.run(network, x), y).backward()
+            optimizer.step()
+        return list(network.parameters())
+
+    whole, part, rest = start(), start(), start()
+    expected = go_on(whole, range(5))
+    go_on(part, range(3))
+    with io.BytesIO() as file:
+        torch.save([thing.state_dict() for thing in part], file)
+        file.seek(0)
+        for thing, state in zip(rest, torch.load(file, weights_only=True), strict=True):
+            thing.load_state_dict(state)
+    assert all(torch.equal(a, b) for a, b in zip(expected, go_on(rest, range(3, 5)), strict=True))

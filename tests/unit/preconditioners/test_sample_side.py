@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 import spectrain
 from spectrain import InputError, SamplePreconditioner, SpectrainWarning, Spectrum, apply_sample, spectral_maps
+from spectrain.models import mlp
 from spectrain.preconditioners import orthonormal_columns
 from spectrain.preconditioners.orthonormal import safe_cholesky
 
@@ -271,3 +272,14 @@ def test_refresh_on_other_points_starts_anew() -> None:
         S.refresh(model, x, rank=16).eigenvalues,
         SamplePreconditioner(S.spectral_map).refresh(model, x, rank=16).eigenvalues,
     )
+
+
+@pytest.mark.parametrize("subset_size", [100, 40])
+def test_a_network_in_bfloat16_keeps_its_modes_in_float32(subset_size: int) -> None:
+    torch.manual_seed(0)
+    network, x = mlp(2, 1, width=24, depth=2).bfloat16(), torch.rand(100, 2).bfloat16()
+    S = SamplePreconditioner(spectral_maps.power(0.5))
+    S.refresh(network, x, rank=6, subset_size=subset_size)
+    rows = torch.arange(60)  # at least 4 k of them: a Cholesky decomposition, which there is none of in bfloat16
+    S(network(x[rows]), rows).float().square().sum().backward()
+    assert all(bool(torch.isfinite(p.grad).all()) for p in network.parameters() if p.grad is not None)
