@@ -10,7 +10,7 @@ import pytest
 from program import TINY, call, train
 
 DDP = ("trainer=ddp", "trainer.accelerator=cpu")
-# Without the clocks and SOAP, whose Adam in a rotated basis makes rounding visible within three steps.
+# Without SOAP, which makes rounding visible within four steps: docs/distributed.md
 EXACT = (
     "optimizer=sgd",
     "optimizer.lr=0.02",
