@@ -7,7 +7,7 @@ import torch
 from jaxtyping import install_import_hook
 
 # Before the first import of spectrain: shapes in annotations are checked while the tests run, and only then.
-CHECKED = ["kernels", "spectrum", "preconditioners", "spectral_maps", "regression", "selection"]
+CHECKED = ["kernels", "spectrum", "preconditioners", "spectral_maps", "regression", "selection", "pde"]
 install_import_hook([f"spectrain.{name}" for name in CHECKED], "shape_checks.check")
 
 # Small matrices: a second thread costs more than it gives, and one thread makes sums repeatable.

@@ -96,7 +96,7 @@ def test_experiments_and_presets_override_what_exists(name: str) -> None:
     assert known != changed, f"{name} changes nothing"
     # A Trainer has arguments that its file leaves at their defaults, such as the profiler.
     foreign = set(keys(OmegaConf.to_container(changed))) - set(keys(OmegaConf.to_container(known)))
-    own = ("trainer.", "model.", "optimizer.", "logger.", "data.equation.")
+    own = ("trainer.", "model.", "optimizer.", "preconditioner.", "logger.", "data.equation.")
     assert all(key.startswith(own) for key in foreign), foreign
 
 
@@ -114,17 +114,19 @@ def test_any_optimizer_goes_with_any_model(choice: str) -> None:
         validate(compose("train", [f"model={choice}", optimizer.replace("/", "=", 1)]))
 
 
-def test_the_table_of_rules_knows_every_number_of_the_defaults() -> None:
-    """A number that nobody checks is how a negative one gets into a run."""
+def test_the_table_of_rules_knows_every_number_and_switch_of_the_defaults() -> None:
+    """A number that nobody checks is how a negative one gets into a run; any word but false switches a switch on."""
     unchecked = set()
-    for choice in ["data/image", *(c for c in CHOICES if c.startswith(("model/", "optimizer/", "spectral_map/")))]:
+    groups = ("data", "model", "optimizer", "schedule", "preconditioner", "spectral_map", "spectrum", "trainer")
+    of_interest = ("model/", "optimizer/", "preconditioner/", "spectral_map/")
+    for choice in ["data/image", *(c for c in CHOICES if c.startswith(of_interest))]:
         cfg: Any = OmegaConf.to_container(accepted(choice.replace("/", "=", 1)), resolve=True)
-        for group in ("data", "model", "optimizer", "schedule", "spectral_map", "spectrum", "trainer"):
-            for name, value in cfg[group].items():
-                if isinstance(value, int | float) and not isinstance(value, bool) and f"{group}.{name}" not in RULES:
-                    unchecked.add(f"{group}.{name}")
+        keys = {f"{group}.{name}": value for group in groups for name, value in cfg[group].items()}
+        for key, value in (keys | cfg).items():
+            if isinstance(value, int | float) and key not in RULES:
+                unchecked.add(key)
     # max_steps of a schedule is the trainer's; devices are the Trainer's own to refuse.
-    assert unchecked <= {"schedule.max_steps", "trainer.devices"}
+    assert unchecked <= {"schedule.max_steps", "trainer.devices", "optimizer._partial_", "schedule._partial_"}
 
 
 @of_group("model")

@@ -13,6 +13,7 @@ from spectrain.kernels import NTKOperator, empirical_ntk, infinite_width_ntk
 from spectrain.preconditioners import (
     AutoPreconditioner,
     BatchPreconditioner,
+    GridPreconditioner,
     Guard,
     ParameterPreconditioner,
     SamplePreconditioner,
@@ -29,6 +30,7 @@ __version__ = version("spectrain")
 __all__ = [
     "AutoPreconditioner",
     "BatchPreconditioner",
+    "GridPreconditioner",
     "Guard",
     "InputError",
     "KernelRegression",
@@ -56,7 +58,7 @@ _LATER = {
     "ModifiedSpectrumOptimizer": "optim",
     "suggest_spectral_map": "selection",
 }
-_SUBPACKAGES = ("data", "lightning", "metrics", "models", "optim", "plots", "regression", "selection")
+_SUBPACKAGES = ("data", "lightning", "metrics", "models", "optim", "pde", "plots", "regression", "selection")
 
 
 def __getattr__(name: str) -> Any:

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from program import TINY, call, configure, load, train
 
+from spectrain import SpectrainWarning
 from spectrain.cli.train import train as run
 
 OWN_NETWORK = """
@@ -34,14 +35,17 @@ def not_a_network(in_features, out_features):
 """
 
 
-@pytest.mark.parametrize("preconditioner", ["sample", "none"])
+@pytest.mark.parametrize("preconditioner", ["sample", "batch", "none"])
 @pytest.mark.parametrize("optimizer", ["adam", "adamw", "muon", "sgd", "soap"])
 def test_every_optimizer_learns_with_and_without_the_preconditioner(
     tmp_path: Path, optimizer: str, preconditioner: str
 ) -> None:
+    # The ratios of each batch's own kernel reach down to floor^alpha: plain SGD wants a larger rate there.
+    rate = ["optimizer.lr=5"] if (optimizer, preconditioner) == ("sgd", "batch") else []
     summary = train(
         tmp_path / "run",
         f"optimizer={optimizer}",
+        *rate,
         f"preconditioner={preconditioner}",
         "trainer.max_steps=30",
         "trainer.val_check_interval=30",
@@ -51,6 +55,29 @@ def test_every_optimizer_learns_with_and_without_the_preconditioner(
     assert (summary["refreshes"] > 0) == (preconditioner == "sample")
     assert (summary["condition_after"] is None) == (preconditioner == "none")
     assert summary["condition_before"] > 1
+
+
+@pytest.mark.parametrize("batch_size", ["null", "50"])
+def test_each_batchs_own_kernel(
+    tmp_path: Path, batch_size: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The spectrum is measured once, for the figures; nothing is refreshed, and nothing says so."""
+    words = ("preconditioner=batch", f"data.batch_size={batch_size}", "figures=true", "baseline=true")
+    summary = train(tmp_path / "run", *words)
+    assert summary["refreshes"] == summary["skipped_steps"] == 0
+    assert summary["condition_after"] < summary["condition_before"]
+    assert "gain_db" in summary
+    printed = capsys.readouterr().out
+    assert "for 6 steps" in printed and "refreshes" not in printed and "left out" not in printed
+    assert (tmp_path / "run" / "figures" / "spectrum.png").exists()
+
+    def fail(*_: object) -> None:
+        raise torch.OutOfMemoryError("no memory left")
+
+    monkeypatch.setattr("spectrain.preconditioners.batch_side.batch_kernel", fail)
+    with pytest.warns(SpectrainWarning, match="went on without S"):
+        assert train(tmp_path / "without", *words[:2])["skipped_steps"] == 6
+    assert "S in 6 steps" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("spectral_map", ["identity", "flatten", "power"])

@@ -99,6 +99,7 @@ REFUSED = {
     "no condition 'edge'": ("+data.weights.edge=1",),
     "Poisson: the weight of boundary is 0": ("+data.weights.boundary=0",),
     "data.points": ("data.points=0",),
+    "trainer.devices=1": ("trainer.devices=2",),
     "optimizer.mu": ("optimizer.mu=0",),
     "solution sines or cosines": ("+data.equation.solution=waves",),
 }

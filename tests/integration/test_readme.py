@@ -76,6 +76,8 @@ def test_commands(line: str, workshop: Path) -> None:
 def cut_down(words: list[str]) -> tuple[str, ...]:
     """Overrides that make a run tiny. A key that the README's own command sets comes last, and wins, where it is
     not a size (Hydra takes the last of two)."""
+    if any(word.startswith("experiment=pinn_") for word in words):
+        return ("trainer.max_steps=2", "data.points=40", "logger=none", "figures=false")
     chosen = {word.partition("=")[0] for word in words}
     sizes = {word.partition("=")[0] for word in TINY if word.partition("=")[2].isdigit()}
     return tuple(word for word in CUT if word.partition("=")[0] in sizes or word.partition("=")[0] not in chosen)

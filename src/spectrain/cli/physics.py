@@ -88,6 +88,11 @@ def fit_physics(cfg: DictConfig, folder: Path) -> PhysicsRun:
     history, interrupt = PhysicsHistory(), GracefulInterrupt()
     callbacks = [c for c in build.build_callbacks(cfg) if not isinstance(c, SpectrumCallback)]
     trainer = build.build_trainer(cfg, [history, RandomState(), interrupt, TrainingProgress(), *callbacks])
+    if trainer.world_size > 1:
+        raise InputError(
+            f"trainer.devices and num_nodes make {trainer.world_size} processes, and a run on an equation has one: its "
+            "points are not shared between ranks yet. Use trainer.devices=1."
+        )
     make_run_folder(folder, cfg)  # from here on something is written
     trainer.loggers = [MetricsCSV(folder), *filter(None, [build.build(cfg, "logger")])]
     print(f"run folder: {folder}", flush=True)

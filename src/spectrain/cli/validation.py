@@ -90,6 +90,7 @@ RULES: dict[str, Rule] = {
     "seed": seed,
     "figures": boolean,
     "guard": boolean,
+    "baseline": boolean,
     "show_traceback": boolean,
     "allow_targets": text_list,
     "ckpt_path": optional(path),
@@ -136,10 +137,12 @@ RULES: dict[str, Rule] = {
     "optimizer.eps": positive_float,
     "optimizer.weight_decay": non_negative_float,
     "optimizer.momentum": non_negative_float,
+    "optimizer.nesterov": boolean,
     "optimizer.mu": positive_float,
     "optimizer.precondition_frequency": positive_int,
     "optimizer.preconditioning_compute_steps": positive_int,
     "optimizer.start_preconditioning_step": positive_int,
+    "optimizer.line_search_fn": optional(choice("strong_wolfe")),
     "optimizer.max_iter": positive_int,
     "optimizer.history_size": positive_int,
     "optimizer.alpha": non_negative_float,
@@ -151,15 +154,18 @@ RULES: dict[str, Rule] = {
     "spectrum.every_n_steps": positive_int,
     "spectrum.extension": choice("auto", "interpolate", "nystrom", "exact"),
     "spectrum.landmarks": choice("auto", "grid", "random", "farthest", "leverage"),
+    "preconditioner.exponent": non_negative_float,
     "preconditioner.outputs": choice("trace", "each", "full"),
     "spectrum.refresh": choice("every", "drift", "budget"),
     "spectrum.budget": share,
+    "spectrum.metric": choice("network", "optimizer"),
     "preconditioner.layers": optional(positive_int),
     "preconditioner.landmarks": optional(positive_int),
     "preconditioner.floor": positive_float,
     "spectral_map.alpha": non_negative_float,
     "spectral_map.rank": optional(positive_int),
     "spectral_map.mu": positive_float,
+    "spectral_map.relative": boolean,
     "spectral_map.t": positive_float,
     "spectral_map.order": finite_float,
     "spectral_map.dimension": positive_int,
@@ -187,6 +193,7 @@ def validate(cfg: DictConfig) -> None:
             _check(cfg, key, rule)
     _check_ranks(cfg)
     _check_optimizer(cfg)
+    _warn_without_effect(cfg)
 
 
 def _check_optimizer(cfg: DictConfig) -> None:
@@ -210,6 +217,18 @@ def _check_optimizer(cfg: DictConfig) -> None:
         SpectrainWarning,
         stacklevel=2,
     )
+
+
+def _warn_without_effect(cfg: DictConfig) -> None:
+    """Settings of a preconditioner that is not there, or that takes no spectrum."""
+    target = _select(cfg, "preconditioner._target_")
+    if target is None and _select(cfg, "guard") is True:
+        warnings.warn("guard=true has no effect with preconditioner=none.", SpectrainWarning, stacklevel=2)
+    policy = _select(cfg, "spectrum.refresh")
+    name = {None: "none", "spectrain.BatchPreconditioner": "batch"}.get(target)
+    if name is not None and policy in ("drift", "budget"):
+        message = f"spectrum.refresh={policy} has no effect with preconditioner={name}, which needs no spectrum."
+        warnings.warn(message, SpectrainWarning, stacklevel=2)
 
 
 def _check(cfg: DictConfig, key: str, rule: Rule) -> None:

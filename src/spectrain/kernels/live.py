@@ -30,6 +30,9 @@ class LiveTape(Tape):
         # A view: the parameter itself would be seen as a bare use once more.
         return None if p is None else p.view_as(p), super()._take(p)[1]
 
+    def _made(self, weight: Tensor) -> Tensor:
+        return weight.view_as(weight)
+
 
 @dataclass(frozen=True)
 class LivePlan:

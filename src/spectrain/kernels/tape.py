@@ -121,7 +121,7 @@ class Tape:
         length = torch.linalg.vector_norm(v.flatten(1), dim=1)
         unit, scale = v.flatten(1) / length[:, None], (g.flatten() / length).view(channels)
         response = run(x.detach(), unit.view_as(v))
-        z = run(x, weight.detach())
+        z = run(x, self._made(weight))
         z = self._record(z, NormedForm(form, response, scale, unit), (v_name, None), x)
         z = self._record(z, BroadcastForm(_varies(z, scale)), (g_name, None), response)
         return z if bias is None else self.add(z, bias, channels)
@@ -159,6 +159,10 @@ class Tape:
         if name is None:
             return p, None
         return p.detach(), None if name in self._skip else name
+
+    def _made(self, weight: Tensor) -> Tensor:
+        """A weight that is made of parameters which are recorded."""
+        return weight.detach()
 
     def _record(self, z: Tensor, form: Form, names: tuple[str | None, str | None], a: Tensor | None) -> Tensor:
         # Under no_grad the derivative is zero by the network's own will.

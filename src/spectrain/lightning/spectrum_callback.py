@@ -19,6 +19,8 @@ from spectrain.preconditioners.refresh import MOST_CHANGE, REFRESHES, attempt, k
 from spectrain.spectrum import Spectrum
 from spectrain.spectrum.measures import condition_number
 
+METRICS = ("network", "optimizer")
+
 
 class SpectrumCallback(pl.Callback):
     """At steps 0, 5, 10, 20, ...: kernel on the landmarks -> spectrum -> eigenvectors at all points -> preconditioner.
@@ -36,6 +38,8 @@ class SpectrumCallback(pl.Callback):
             "budget": at the first step from each of them on at which refreshes stay within a share of the run's time.
             "every" and "drift" are deterministic; "budget" goes by the clock, and a resumed run by the clock that it
             finds in its checkpoint.
+        metric: "network": the kernel J J^T. "optimizer": J D J^T, which the steps of Adam or SOAP follow, see
+            `optimizer_metric`; on interpolated or exact landmarks.
         budget: that share; a time in the first period is measured against the time that the whole run will take.
     """
 
@@ -48,6 +52,7 @@ class SpectrumCallback(pl.Callback):
         landmarks: str = "auto",
         refresh: str = "every",
         budget: float = 0.1,
+        metric: str = "network",
     ) -> None:
         if rank > subset_size:
             raise InputError(
@@ -56,6 +61,13 @@ class SpectrumCallback(pl.Callback):
             )
         if refresh not in REFRESHES:
             raise InputError(f"spectrum.refresh={refresh!r} is not known; allowed: {', '.join(REFRESHES)}.")
+        if metric not in METRICS:
+            raise InputError(f"spectrum.metric={metric!r} is not known; allowed: {', '.join(METRICS)}.")
+        if metric == "optimizer" and refresh == "drift":
+            raise InputError(
+                "spectrum.refresh=drift looks at the network's own kernel; use every with metric=optimizer."
+            )
+        self.metric = metric
         self.rank, self.subset_size, self.every_n_steps, self.extension = rank, subset_size, every_n_steps, extension
         self._placement = landmarks
         self.policy, self.budget = refresh, budget
@@ -103,6 +115,10 @@ class SpectrumCallback(pl.Callback):
             landmarks=self._placement,
             grid_shape=getattr(data, "grid_shape", None),
         )
+        if self.metric == "optimizer" and chosen.extension == "nystrom":
+            raise InputError(
+                "spectrum.metric=optimizer has no Nystroem extension; take spectrum.extension=interpolate or exact."
+            )
         m = chosen.count
         if self.rank > m:
             raise InputError(
@@ -184,7 +200,7 @@ class SpectrumCallback(pl.Callback):
 
         def compute() -> bool:
             with torch.random.fork_rng(), _busy(trainer):
-                self._refresh(module)
+                self._refresh(trainer, module)
             return True
 
         def goes_on() -> str | None:
@@ -195,10 +211,12 @@ class SpectrumCallback(pl.Callback):
         failed = f"The spectrum refresh at step {trainer.global_step} failed"
         return bool(attempt(compute, module.device, failed, goes_on))
 
-    def _refresh(self, module: WideNetworkModule) -> None:
+    def _refresh(self, trainer: pl.Trainer, module: WideNetworkModule) -> None:
         assert self._landmarks is not None and self._x is not None
         init = None if self.spectrum is None else self.spectrum.eigenvectors
-        spectrum = self._landmarks.spectrum(module.network, self.rank, init)
+        steps = _needs_spectrum(module) and self.metric == "optimizer"
+        optimizer = trainer.optimizers[0] if steps else None
+        spectrum = self._landmarks.spectrum(module.network, self.rank, init, optimizer=optimizer)
         if module.preconditioner is not None:
             module.preconditioner.take(spectrum, self._landmarks, module.network, self._x)
         guard: Guard | None = getattr(module, "guard", None)

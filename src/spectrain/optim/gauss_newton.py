@@ -14,10 +14,10 @@ from torch import Tensor
 from spectrain.errors import InputError, SpectrainWarning
 from spectrain.optim.linearization import Linearization, checked_residuals, linearize
 
-# A direction that needs more halvings leads out of the region where r is linear; more damping shortens and turns it.
-HALVINGS = 5
+HALVINGS = 30
+# Where Cholesky fails, or no step along the direction lowers the loss. Damping more after a few halvings, as a trust
+# region would, was slower on Helmholtz's equation: a short step along the undamped direction is the better one.
 MORE_DAMPING, LARGEST_DAMPING = 100.0, 1e-2
-PLAIN_HALVINGS = 30
 
 
 class GaussNewton(torch.optim.Optimizer):
@@ -39,8 +39,9 @@ class GaussNewton(torch.optim.Optimizer):
     `residuals` is called with gradients for the Jacobian and without for the line search, at the same points. If it has
     a method `linearize()` (`spectrain.pde.Residuals` has), that makes the Jacobian's products, without the Jacobian;
     it may also be a function that returns such an object.
-    When the factorisation fails or no step along d lowers the loss, the step is one along -J^T r, and a warning says
-    so. `state["halvings"]`, `["fallbacks"]` and `["step_size"]` tell of it.
+    Where the factorisation fails or no step along d lowers the loss, d is made again with 100 times the damping, up to
+    .01; when that does not help either, the step is one along -J^T r, and a warning says so. `state["halvings"]`,
+    `["fallbacks"]` and `["step_size"]` tell of it.
 
     Raises:
         InputError: mu or momentum out of range, residuals that are not a finite vector.
@@ -95,23 +96,21 @@ class GaussNewton(torch.optim.Optimizer):
         """A plain step of gradient descent, its size by the same search."""
         self.state["fallbacks"] += 1  # type: ignore[index]
         g = -lin.pull(lin.r)
-        moved = self._search(closure, lin, g, loss, PLAIN_HALVINGS)
+        moved = self._search(closure, lin, g, loss)
         if self.state["fallbacks"] == 1:  # type: ignore[index]
             end = "a plain gradient step was made" if moved else "nor one along the gradient: the weights stay"
             message = f"Gauss-Newton direction given up ({what}); {end}. A larger optimizer.mu may help. Said once."
             warnings.warn(message, SpectrainWarning, stacklevel=4)
         return g if moved else torch.zeros_like(g)
 
-    def _search(
-        self, closure: Callable[[], Tensor], lin: Linearization, d: Tensor, loss: Tensor, halvings: int = HALVINGS
-    ) -> bool:
+    def _search(self, closure: Callable[[], Tensor], lin: Linearization, d: Tensor, loss: Tensor) -> bool:
         """Move by t d, t halved from the minimiser of |r + t J d|^2 until the loss falls; False if it never does."""
         Jd = lin.push(d)
         t = -torch.dot(lin.r, Jd) / Jd.square().sum()
         if not (bool(torch.isfinite(t)) and t > 0):
             return False
         start = [p.clone() for p in self._params]
-        for halving in range(halvings + 1):
+        for halving in range(HALVINGS):
             self._move(start, t * d)
             trial = 0.5 * closure().square().sum()
             if trial < loss:  # never for nan

@@ -99,8 +99,9 @@ def l_shape() -> Domain:
         return start[side] + (end - start)[side] * _uniform(n, 1, generator)
 
     def contains(x: Tensor) -> Tensor:
-        at_corner = (x == 0).all(1)  # where a solution may have no gradient
-        return ~((x[:, 0] > 0) & (x[:, 1] < 0)) & ~at_corner
+        at_corner = x.norm(dim=1) < 1e-9  # where a solution may have no gradient
+        found: Tensor = ~((x[:, 0] > 1e-9) & (x[:, 1] < -1e-9)) & ~at_corner
+        return found
 
     return Domain(interior, (-1.0, -1.0), (1.0, 1.0), boundary, contains=contains)
 

@@ -41,7 +41,6 @@ class Equation:
         coefficients: unknown numbers in the equation and where to start from; a residual reads
             ``field.coefficients[name]``.
         true_coefficients: what they are, for the report.
-        up_to_constant: outputs that the equation determines up to a constant, such as a pressure.
     """
 
     domain: Domain
@@ -49,7 +48,6 @@ class Equation:
     interior_weight: float = 1.0
     coefficients: ClassVar[Mapping[str, float]] = {}
     true_coefficients: ClassVar[Mapping[str, float]] = {}
-    up_to_constant: ClassVar[tuple[int, ...]] = ()
 
     @property
     def name(self) -> str:

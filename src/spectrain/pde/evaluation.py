@@ -68,8 +68,7 @@ def errors(problem: Problem, x: Float[Tensor, "N d"]) -> dict[str, float]:
 
         l2_error = |u - u*| / |u*|,   h1_error = sqrt(|u - u*|^2 + |grad(u - u*)|^2) / sqrt(|u*|^2 + |grad u*|^2)
 
-    The H1 error needs an `exact` that torch can differentiate. A pressure or another output that is known up to a
-    constant is compared after both have been centred. ``NAME_error`` is the relative error of a coefficient.
+    The H1 error needs an `exact` that torch can differentiate. ``NAME_error`` is the relative error of a coefficient.
     """
     equation = problem.equation
     found = {
@@ -80,7 +79,7 @@ def errors(problem: Problem, x: Float[Tensor, "N d"]) -> dict[str, float]:
     exact = equation.exact(x)
     if exact is None:
         return found
-    gap, exact = _centred(equation, predict(problem, x) - exact), _centred(equation, exact)
+    gap = predict(problem, x) - exact
     found["l2_error"] = float(gap.norm() / exact.norm())
     slope = exact_gradient(equation, x)
     if slope is not None:
@@ -105,13 +104,6 @@ def exact_gradient(equation: Equation, x: Float[Tensor, "N d"]) -> Float[Tensor,
 def _gradient(problem: Problem, x: Tensor) -> Tensor:
     channels = Channels(tuple(range(x.shape[1])))
     return torch.cat([problem.field(part, channels).first().double().cpu() for part in x.split(CHUNK)])
-
-
-def _centred(equation: Equation, values: Float[Tensor, "N C"]) -> Float[Tensor, "N C"]:
-    free = list(equation.up_to_constant)
-    values = values.clone()
-    values[:, free] -= values[:, free].mean(0)
-    return values
 
 
 @torch.no_grad()

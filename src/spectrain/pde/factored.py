@@ -86,10 +86,6 @@ class FactoredLinearization(Linearization):
                     g[columns] += block.factors[name].pull(v[rows, None, None])[0]
         return g
 
-    def traces(self) -> list[float]:
-        """The trace of K's diagonal block of every block of rows."""
-        return [float(sum(f.squares().sum() for f in block.factors.values())) for block in self._blocks]
-
     def _columns(self) -> list[tuple[str, slice]]:
         found, start = [], 0
         for name, shape in self._shapes.items():

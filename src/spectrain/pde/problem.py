@@ -20,13 +20,13 @@ from spectrain.pde.factored import FactoredLinearization
 from spectrain.pde.fields import Field, Inquiry, JetField, PointField
 from spectrain.pde.jets import Channels, Jet, NoJetError
 from spectrain.pde.recorded import record
+from spectrain.pde.wrappers import COEFFICIENTS, Solution
 
 # Second derivatives of these are zero almost everywhere: a Laplacian cannot train through them.
 _KINKED = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.Hardtanh, nn.Hardsigmoid, nn.Hardshrink,
     nn.Softshrink, nn.Threshold,
 )  # fmt: skip
-COEFFICIENTS = "coefficients"
 
 
 class Points(NamedTuple):
@@ -34,41 +34,6 @@ class Points(NamedTuple):
 
     x: Float[Tensor, "n d"]
     data: Tensor | None = None
-
-
-class Solution(nn.Module):
-    """A network with the unknown coefficients of an equation beside it, so that one optimizer trains both."""
-
-    def __init__(self, network: nn.Module, coefficients: Mapping[str, float]) -> None:
-        super().__init__()
-        self.network = network
-        dtype = next(network.parameters()).dtype
-        self.coefficients = nn.ParameterDict(
-            {name: nn.Parameter(torch.tensor(float(start), dtype=dtype)) for name, start in coefficients.items()}
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The network's output."""
-        output: Tensor = self.network(x)
-        return output
-
-
-class HardConditions(nn.Module):
-    """``u(x) = lift(x) + bubble(x) network(x)``: where bubble is zero, u is lift, exactly.
-
-    `lift` and `bubble` map [n, d] to [n, C] or [n, 1], written with torch's functions of slices such as ``x[:, :1]``.
-    Then leave the condition out of the equation.
-    """
-
-    def __init__(self, network: nn.Module, bubble: Any, lift: Any = None) -> None:
-        super().__init__()
-        self.network, self._bubble, self._lift = network, bubble, lift
-
-    def forward(self, x: Tensor) -> Tensor:
-        """The network's output, made to fit."""
-        inside = self._bubble(x) * self.network(x)
-        total: Tensor = inside if self._lift is None else inside + self._lift(x)
-        return total
 
 
 class Problem:
@@ -243,7 +208,7 @@ class Residuals:
     """``r = concat over conditions of sqrt(weight / n) residual``, so that |r|^2 / 2 is the loss; points held fixed.
 
     Called, it returns r [n] with a graph (where gradients are on). `linearize()` returns r and its Jacobian's products,
-    factored where the network allows it. `rows` gives the rows of each condition.
+    factored where the network allows it.
     """
 
     def __init__(self, problem: Problem, points: Mapping[str, Points]) -> None:

@@ -3,9 +3,11 @@
 from spectrain.preconditioners.auto import AutoPreconditioner
 from spectrain.preconditioners.base import Preconditioner
 from spectrain.preconditioners.batch_side import BatchPreconditioner
+from spectrain.preconditioners.grid_tail import GridPreconditioner
 from spectrain.preconditioners.guard import Guard
 from spectrain.preconditioners.interpolation import interpolate_grid
 from spectrain.preconditioners.landmarks import EXTENSIONS, PLACEMENTS, Landmarks, choose_landmarks
+from spectrain.preconditioners.metric import optimizer_metric
 from spectrain.preconditioners.modes import evaluating
 from spectrain.preconditioners.orthonormal import orthonormal_columns
 from spectrain.preconditioners.output_modes import softmax_hessian
@@ -22,6 +24,7 @@ __all__ = [
     "PLACEMENTS",
     "AutoPreconditioner",
     "BatchPreconditioner",
+    "GridPreconditioner",
     "Guard",
     "Landmarks",
     "ParameterPreconditioner",
@@ -35,6 +38,7 @@ __all__ = [
     "evaluating",
     "interpolate_grid",
     "largest_preconditioned_eigenvalue",
+    "optimizer_metric",
     "orthonormal_columns",
     "softmax_hessian",
 ]

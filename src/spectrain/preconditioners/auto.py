@@ -98,6 +98,11 @@ class AutoPreconditioner(Preconditioner):
         """As the way in use."""
         return self.in_use.run(network, x, index)
 
+    def discard(self) -> None:
+        """Of the way in use."""
+        if self.active is not None:
+            self.active.discard()
+
     def wrap(self, optimizer: Optimizer) -> Optimizer:
         """All candidates' wraps; those that are not in use have strength 0."""
         for candidate in self.candidates.values():

@@ -66,6 +66,9 @@ class Preconditioner:
         output: Tensor = network(x)
         return output
 
+    def discard(self) -> None:
+        """No backward pass will come to what `run` returned last: it was evaluated to be looked at."""
+
     def wrap(self, optimizer: Optimizer) -> Optimizer:
         """The optimizer to use in place of `optimizer`: itself, unless the way acts on the parameters' gradient."""
         return optimizer
@@ -87,12 +90,14 @@ class Preconditioner:
         extension: str = "auto",
         landmarks: str = "auto",
         grid_shape: tuple[int, int] | None = None,
+        optimizer: Optimizer | None = None,
     ) -> Spectrum:
         """Recompute the top `rank` modes of the tangent kernel of `model` on landmarks of x [N, ...], and take them.
 
         Uses all points when there are at most `subset_size`; see `choose_landmarks` for the rest. Landmarks are chosen
-        once for the same x, and a refresh starts from the modes of the last one. Returns the spectrum on the landmarks;
-        if the computation fails, see `attempt`, a warning and the last good one.
+        once for the same x, and a refresh starts from the modes of the last one. Given the optimizer, the kernel is the
+        one that its steps follow, J D J^T with its present metric D. Returns the spectrum on the landmarks; if the
+        computation fails, see `attempt`, a warning and the last good one.
 
         Raises:
             InputError: settings that the points do not allow, or a failure of the first refresh.
@@ -102,7 +107,7 @@ class Preconditioner:
         rank = min(rank, chosen.count)
 
         def compute() -> Spectrum:
-            spectrum = chosen.spectrum(model, rank, self._warm_start(chosen, rank))
+            spectrum = chosen.spectrum(model, rank, self._warm_start(chosen, rank), optimizer=optimizer)
             self.take(spectrum, chosen, model, x)
             return spectrum
 

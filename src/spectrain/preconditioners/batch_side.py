@@ -18,13 +18,13 @@ from torch.utils._pytree import tree_leaves
 from spectrain.errors import InputError, SpectrainWarning
 from spectrain.kernels.capture import UnknownUseError, leaves
 from spectrain.kernels.live import LivePlan, factors_live, plan_live, pull_parameters, record_live
-from spectrain.kernels.network import unwrap
+from spectrain.kernels.network import arguments, unwrap
 from spectrain.preconditioners.base import Preconditioner
 from spectrain.preconditioners.batch_kernel import batch_kernel
 from spectrain.spectral_maps import SpectralMap
 from spectrain.spectral_maps.base import checked_ratio
 from spectrain.spectrum.lanczos import apply_function
-from spectrain.spectrum.solvers import Matrix
+from spectrain.spectrum.solvers import LinAlgError, Matrix
 
 OUTPUTS = ("sum", "trace")
 T = TypeVar("T")
@@ -90,7 +90,9 @@ class BatchPreconditioner(Preconditioner):
             InputError: a network without a kernel (active dropout, batch normalisation in training mode, ...).
         """
         if self.strength == 0 or not torch.is_grad_enabled():
-            return super().run(network, x, index)
+            args, kwargs = arguments(x)
+            plain: Tensor = network(*args, **kwargs)
+            return plain
         live = self._look(network, x)
         try:
             output, uses = record_live(network, x, live)
@@ -184,6 +186,8 @@ class BatchPreconditioner(Preconditioner):
 
     def _apply(self, kernel: Matrix, c: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         def ratio(values: Tensor) -> Tensor:  # of eigenvalues of K
+            if not bool(values[0] > 0):
+                raise LinAlgError("the kernel of the batch is zero")
             return self.ratio(values / len(c))
 
         return apply_function(kernel, c, ratio, max_steps=self.max_steps, tolerance=self.tolerance)

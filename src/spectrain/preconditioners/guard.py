@@ -105,7 +105,7 @@ class Guard:
         if not math.isnan(self._predicted):
             value = float(loss.detach())
             if self._same:
-                loss = evaluate() if self._judge(value) else loss
+                loss = self._instead(evaluate) if self._judge(value) else loss
             elif not value <= 2 * self._explosion * self._loss:
                 loss = self._look(value, evaluate)
         self._loss, self._predicted = float(loss.detach()), math.nan
@@ -139,11 +139,15 @@ class Guard:
             return evaluate()
         now = Snapshot(self._network, self._optimizer)
         self._snapshot.restore()
-        loss = evaluate()
+        loss = self._instead(evaluate)
         if not value <= self._explosion * float(loss.detach()):
             self._reject()
             return loss
         now.restore()
+        return self._instead(evaluate)
+
+    def _instead(self, evaluate: Callable[[], Tensor]) -> Tensor:
+        self.preconditioner.discard()
         return evaluate()
 
     @property

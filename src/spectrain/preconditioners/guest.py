@@ -177,6 +177,10 @@ class Watch:
                 "multiply. Keep one of them."
             )
 
+    def discarded(self) -> None:
+        """What was wrapped last was not meant to be trained with."""
+        self._arrived[0] = True
+
     def over(self, output: Tensor, wrapped: Tensor, precondition: Callable[[Tensor], Tensor]) -> None:
         """Register `precondition` on the gradient of `wrapped`, and look whether it comes."""
         if self._version() != self._arrived_version:

@@ -11,13 +11,16 @@ from typing import Any, Literal
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from spectrain.errors import InputError, SpectrainWarning
 from spectrain.kernels import empirical_ntk
 from spectrain.kernels.empirical import Outputs
 from spectrain.kernels.network import rows_of, take_rows
+from spectrain.kernels.weighted import weighted_ntk
 from spectrain.preconditioners.interpolation import Interpolator, grid_interpolator, scattered_interpolator
+from spectrain.preconditioners.metric import optimizer_metric
 from spectrain.preconditioners.modes import evaluating, stamp
 from spectrain.preconditioners.orthonormal import orthonormal_columns
 from spectrain.preconditioners.placement import farthest_points, leverage_points, random_points
@@ -60,19 +63,34 @@ class Landmarks:
         leaves = [leaf.double() for leaf in tree_leaves(self.points) if isinstance(leaf, Tensor)]
         return [float(m) for leaf in leaves for m in (leaf.sum(), leaf.square().sum())]
 
-    def kernel(self, network: nn.Module, outputs: Outputs = "trace") -> Float[Tensor, "mE mE"]:
-        """K of `network` on the landmarks; rows of the full kernel are (point, output) pairs, the output faster."""
+    def kernel(
+        self, network: nn.Module, outputs: Outputs = "trace", *, optimizer: Optimizer | None = None
+    ) -> Float[Tensor, "mE mE"]:
+        """K of `network` on the landmarks; rows of the full kernel are (point, output) pairs, the output faster.
+
+        With an `optimizer` it is J D J^T, D its present metric: the trace kernel that its steps follow.
+
+        Raises:
+            InputError: a kernel that is not finite, or an optimizer together with the Nystroem extension.
+        """
+        if optimizer is not None and self.extension == "nystrom":
+            raise InputError("The kernel in the optimizer's metric has no Nystroem extension; interpolate from a grid.")
         with evaluating(network):
-            K = _as_matrix(empirical_ntk(network, self.points, outputs=outputs))
+            if optimizer is None:
+                K = _as_matrix(empirical_ntk(network, self.points, outputs=outputs))
+            else:
+                K = weighted_ntk(network, self.points, roots=optimizer_metric(network, optimizer))
         if not bool(torch.isfinite(K).all()):
             raise InputError(
                 "The kernel of the network has entries that are not finite; the weights may have diverged."
             )
         return K
 
-    def spectrum(self, network: nn.Module, rank: int, init: Tensor | None = None) -> Spectrum:
+    def spectrum(
+        self, network: nn.Module, rank: int, init: Tensor | None = None, *, optimizer: Optimizer | None = None
+    ) -> Spectrum:
         """Leading `rank` eigenpairs of K/m, K the trace kernel of `network` on the landmarks; `init` warm-starts."""
-        return leading_modes(self.kernel(network), rank, init)
+        return leading_modes(self.kernel(network, optimizer=optimizer), rank, init)
 
     def extend(self, spectrum: Spectrum, x: Any, network: nn.Module) -> Spectrum:
         """The same modes with eigenvectors at the points x, orthonormal in the order of the modes."""

@@ -156,6 +156,10 @@ class SamplePreconditioner(Preconditioner):
         self._check_network(network)
         return self(network(x), index)
 
+    def discard(self) -> None:
+        """No backward pass will come to what S returned last."""
+        self.watch.discarded()
+
     def __call__(self, output: Float[Tensor, "n *C"], index: Integer[Tensor, " n"] | None = None) -> Tensor:
         """Return `output` unchanged; in the backward pass its gradient c becomes S c.
 

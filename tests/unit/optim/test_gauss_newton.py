@@ -96,13 +96,30 @@ def test_the_step_is_halved_where_the_model_is_wrong() -> None:
     assert float(w.detach().abs()) < 3
 
 
-def test_more_damping_where_the_direction_leads_too_far() -> None:
-    """A narrow network with hardly any damping stands still without it."""
-    torch.manual_seed(0)
-    net = nn.Sequential(nn.Linear(1, 8), nn.Tanh(), nn.Linear(8, 1)).double()
-    x = torch.linspace(-1, 1, 30, dtype=torch.float64)[:, None]
-    losses = fit(GaussNewton(net.parameters(), mu=1e-12), lambda: (net(x) - torch.sin(5 * x))[:, 0] / 30**0.5, 40)
-    assert losses[-1] < 1e-3 * losses[0]
+class _Rounded(DenseLinearization):
+    """A kernel with an eigenvalue that rounding has made negative."""
+
+    def gram(self) -> Tensor:
+        return super().gram() - 1e-9 * torch.eye(len(self.r), dtype=torch.float64)
+
+
+def test_more_damping_where_cholesky_fails() -> None:
+    w = nn.Parameter(torch.ones(6, dtype=torch.float64))
+    A = dense(4, 6).jacobian()
+    A[3] = A[2]
+
+    class Residuals:
+        def __call__(self) -> Tensor:
+            return A @ w
+
+        def linearize(self) -> DenseLinearization:
+            return _Rounded((A @ w).detach(), A)
+
+    assert DampedSystem(Residuals().linearize()).direction(1e-14) is None
+    optimizer = GaussNewton([w], mu=1e-14)
+    optimizer.step(Residuals())
+    assert optimizer.state["fallbacks"] == 0
+    assert float((A @ w.detach()).norm()) < 1e-3
 
 
 class _Broken(DenseLinearization):

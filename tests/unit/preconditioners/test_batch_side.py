@@ -197,6 +197,7 @@ def test_a_kernel_that_cannot_be_used_leaves_the_step_as_it_is(
         lambda *_: torch.full((24, 24), float("nan"), dtype=torch.float64),
         fail(torch.OutOfMemoryError("no memory left")),
         fail(MemoryError("no memory left")),
+        lambda *_: torch.zeros(24, 24, dtype=torch.float64),
     ]
     for count, failure in enumerate(failures, 1):
         monkeypatch.setattr(batch_side, "batch_kernel", failure)
@@ -232,7 +233,7 @@ def test_no_gradient_no_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_any_module_with_a_kernel() -> None:
-    """A convolution with weight norm (the Jacobian's path) and a tuple of inputs."""
+    """A convolution with weight norm and a tuple of inputs."""
     torch.manual_seed(0)
 
     class Two(nn.Module):
@@ -247,6 +248,9 @@ def test_any_module_with_a_kernel() -> None:
     module, x = Two().double(), (torch.randn(6, 1, 4, 4).double(), torch.randn(6, 1).double())
     c = torch.randn(6, 2, dtype=torch.float64)
     S = BatchPreconditioner(ROOT, **EXACT)
+    S.strength = 0.0
+    assert torch.equal(S.run(module, x), module(*x))
+    S.strength = 1.0
     (S.run(module, x) * c).sum().backward()
     S_c = dense_S(empirical_ntk(module, x, outputs="sum"), S) @ c
     expected = torch.autograd.grad((module(*x) * S_c).sum(), list(module.parameters()))

@@ -207,6 +207,24 @@ def test_minibatches_are_judged_every_sixteen_steps_and_on_suspicion() -> None:
     assert float(mse_loss(network(x), y).detach()) < 9
 
 
+@pytest.mark.parametrize("same", [True, False])
+@pytest.mark.filterwarnings("error")
+def test_a_step_taken_back_is_no_loss_that_forgot_S(same: bool) -> None:
+    torch.manual_seed(0)
+    x, network = torch.randn(12, 2), nn.Sequential(nn.Linear(2, 16), nn.Tanh(), nn.Linear(16, 1))
+    optimizer = torch.optim.SGD(network.parameters(), lr=50.0)
+    S = SamplePreconditioner(spectral_maps.flatten())
+    watch = Guard(S, network, optimizer)
+    watch.take(S.refresh(network, x, rank=4))
+    for _ in range(8):
+        batch = x if same else x.clone()
+        loss = watch.loss(lambda: mse_loss(S(network(x)), x[:, :1]), batch)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    assert watch.rejected_steps > 0
+
+
 def test_without_rescale_the_guard_stops_where_S_is_the_identity() -> None:
     network = Quadratic(CURVATURE)
     S = Blend(network.w, CURVATURE)

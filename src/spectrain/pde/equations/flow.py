@@ -1,7 +1,6 @@
 """Exact solutions of the Navier-Stokes equations in the plane: outputs are the velocity (u, v) and the pressure p."""
 
 import math
-from typing import ClassVar
 
 import torch
 from jaxtyping import Float
@@ -16,7 +15,6 @@ class NavierStokes(Equation):
     """``w_t + (w . grad) w = -grad p + nu Laplace w, div w = 0`` for w = (u, v); a flow gives domain and `exact`."""
 
     outputs = 3
-    up_to_constant: ClassVar[tuple[int, ...]] = (2,)
     viscosity: float
 
     def residual(self, field: Field) -> Float[Tensor, "n 3"]:
@@ -34,6 +32,12 @@ class NavierStokes(Equation):
         """What is zero where the velocity is given."""
         return torch.stack([u(field, 0), u(field, 1)], 1) - self._exact(field.x)[:, :2]
 
+    def _corner(self, n: int, generator: torch.Generator) -> Float[Tensor, "n d"]:
+        """The lowest corner at any time: a pressure that is given somewhere is determined."""
+        x = self.domain.interior(n, generator)
+        x[:, :2] = torch.tensor(self.domain.low[:2], dtype=x.dtype)
+        return x
+
     def exact(self, x: Float[Tensor, "N d"]) -> Float[Tensor, "N 3"]:
         """(u, v, p)."""
         return self._exact(x)
@@ -42,8 +46,11 @@ class NavierStokes(Equation):
         raise NotImplementedError
 
     def conditions(self) -> list[Condition]:
-        """The velocity on the boundary, and at the first moment of an unsteady flow."""
-        found = [Condition("boundary", self.velocity, self.domain.boundary, weight=10.0)]
+        """The velocity on the boundary, the pressure in a corner, and the first moment of an unsteady flow."""
+        found = [
+            Condition("boundary", self.velocity, self.domain.boundary, weight=10.0),
+            Condition("pressure", lambda f: u(f, 2) - self._exact(f.x)[:, 2], self._corner),
+        ]
         if self.domain.has_time:
             found.append(Condition("initial", self.velocity, self.domain.initial, weight=10.0))
         return found
