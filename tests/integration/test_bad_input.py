@@ -65,7 +65,7 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["model.wdith=512"], ["model.wdith", "model.width"]),
     (["modle=mlp"], ["modle", "model"]),
     (["lr=0.1"], ["lr", "optimizer.lr"]),
-    (["optimizer=sopa"], ["optimizer=sopa", "soap", "adafactor, adam, adamw, lbfgs, lion, muon, nadam"]),
+    (["optimizer=sopa"], ["optimizer=sopa", "soap", "adafactor, adam, adamw, gauss_newton, lbfgs, lion, muon, nadam"]),
     (["spectral_map=flaten"], ["spectral_map=flaten", "flatten"]),
     (["experiment=photograph_12"], ["experiment=photograph_12", "photograph_128"]),
     (["debug=overfitt"], ["debug=overfitt", "overfit"]),
