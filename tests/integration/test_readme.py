@@ -11,7 +11,18 @@ from program import TINY, call, train
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 # What cannot be run inside a test: setting up, other tests, publishing, the benchmarks' tables.
-NOT_RUN = ("git clone", "cd ", "make test", "make lint", "make help", "make clean", "pip install", "wandb ", "export ")
+NOT_RUN = (
+    'make train ARGS="trainer=ddp',
+    "git clone",
+    "cd ",
+    "make test",
+    "make lint",
+    "make help",
+    "make clean",
+    "pip install",
+    "wandb ",
+    "export ",
+)
 CUT = (*TINY, "spectrum.rank=4", "model.width=8")
 
 

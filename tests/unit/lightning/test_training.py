@@ -191,11 +191,11 @@ def test_a_failed_refresh_keeps_the_last_spectrum_and_says_so(tmp_path: Path, mo
 
     working, calls = Landmarks.spectrum, []
 
-    def fails_on_the_second(*args: Any) -> Any:
+    def fails_on_the_second(*args: Any, **settings: Any) -> Any:
         calls.append(1)
         if len(calls) == 2:
             raise torch.linalg.LinAlgError("eigh did not converge")
-        return working(*args)
+        return working(*args, **settings)
 
     monkeypatch.setattr(Landmarks, "spectrum", fails_on_the_second)
     run = Run(tmp_path, steps=10)
@@ -337,11 +337,11 @@ def test_a_first_refresh_that_fails_is_an_error_and_later_ones_are_counted(
 
     working, good = Landmarks.spectrum, [0]
 
-    def fails(*args: Any) -> Any:
+    def fails(*args: Any, **settings: Any) -> Any:
         good[0] -= 1
         if good[0] < 0:
             raise torch.linalg.LinAlgError("no")
-        return working(*args)
+        return working(*args, **settings)
 
     monkeypatch.setattr(Landmarks, "spectrum", fails)
     with pytest.raises(InputError, match="step 0 failed, and there is none to go on with"):
