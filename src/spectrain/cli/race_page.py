@@ -19,7 +19,7 @@ th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #eee
 th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
 th { cursor: pointer; border-bottom: 2px solid #888; user-select: none; }
 tr.ours td { background: #eef6fb; } tr.best td { font-weight: 600; }
-.wide { overflow-x: auto; } svg { max-width: 100%; height: auto; }
+.wide { overflow-x: auto; } figure { margin: 1rem 0; } svg { max-width: 100%; height: auto; }
 code { font-size: .8rem; background: #f5f5f5; padding: .1rem .3rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 details { margin: .3rem 0; }
 """
@@ -60,12 +60,16 @@ def _rules(config: Any) -> str:
     seeds, rates = config["seeds"], config["rates"]
     return (
         f"<p>Every method gets {config['budget']:g} CPU seconds of one thread on every task, "
-        f"{len(rates)} learning rates ({', '.join(f'{r:g}' for r in rates)} times its default) and {len(seeds)} "
-        f"seed{'s' if len(seeds) != 1 else ''}; its schedule is stretched to fill the time. Refreshes of the spectrum "
+        f"{_count(rates, 'learning rate')} ({', '.join(f'{r:g}' for r in rates)} times its default) and "
+        f"{_count(seeds, 'seed')}; its schedule is stretched to fill the time. Refreshes of the spectrum "
         "are charged, evaluations are not. The target of a task is the best baseline's final value (median over seeds "
         "at its best rate). Time to target is that of the fastest rate of each seed, median over seeds; the ratio is "
         "over the fastest baseline's.</p>"
     )
+
+
+def _count(things: Sequence[Any], name: str) -> str:
+    return f"{len(things)} {name}{'s' if len(things) != 1 else ''}"
 
 
 def _table(rows: Sequence[Standing], race: Any, metric: Metric) -> str:
