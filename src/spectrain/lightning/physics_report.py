@@ -150,7 +150,7 @@ def _reshaped(module: PhysicsModule, spectrum: Any) -> np.ndarray:
         mu = optimizer.param_groups[0]["mu"] * spectrum.trace
         g = ridge(mu)(spectrum.eigenvalues) * spectrum.eigenvalues
     elif module.preconditioner is not None:
-        g = spectrum.ratio(module.preconditioner.spectral_map) * spectrum.eigenvalues
+        g = spectrum.ratio(module.preconditioner.effective_map) * spectrum.eigenvalues
     else:
         g = spectrum.eigenvalues
     reshaped: np.ndarray = g.numpy()
