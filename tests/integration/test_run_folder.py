@@ -134,6 +134,14 @@ def test_two_runs_in_one_second_get_two_folders(tmp_path: Path) -> None:
     assert rates == {1e-2, 1e-3}
 
 
+def test_a_failed_job_of_a_sweep_is_listed_and_forgotten_by_the_next_call() -> None:
+    outcome = call(*TINY_WORDS, "-m", "data.path=gone.png,null", "trainer.max_steps=2")
+    assert outcome.code == 2 and "the sweep goes on" in outcome.err
+    listed = outcome.err.splitlines()[-1]
+    assert "data.path=gone.png" in listed and "trainer.max_steps=2" in listed
+    assert call(*TINY_WORDS, "trainer.max_steps=2").code == 0
+
+
 def test_the_end_of_a_run_says_what_was_gained_and_where_things_are(tmp_path: Path) -> None:
     out = call(*TINY_WORDS, "baseline=true", "figures=true", "paths.run_dir=r").out
     for part in (

@@ -206,7 +206,7 @@ def _plain_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
-_failed: list[int] = []  # exit codes of a sweep's jobs
+_failed: list[tuple[int, str]] = []  # exit codes and overrides of a sweep's jobs
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")  # type: ignore[untyped-decorator]
@@ -216,17 +216,22 @@ def _job(cfg: DictConfig) -> None:
     task = hydra_config.runtime.choices.get("experiment") or hydra_config.runtime.choices.get("data") or "run"
     code = run_guarded(lambda: train(cfg, list(hydra_config.overrides.task), task), debug=bool(cfg.show_traceback))
     if code and hydra_config.mode == RunMode.MULTIRUN and code != INTERRUPTED:
-        print(f"the job {' '.join(hydra_config.overrides.task)} failed; the sweep goes on", file=sys.stderr)
-        _failed.append(code)
+        words = shlex.join(hydra_config.overrides.task)
+        print(f"the job {words} failed; the sweep goes on", file=sys.stderr)
+        _failed.append((code, words))
     elif code:
         sys.exit(code)
 
 
 def main() -> None:
     """Check the command line, then let Hydra run it."""
+    _failed.clear()  # of an earlier call in the same process
     launch(_job, "train")
     if _failed:
-        sys.exit(max(_failed))
+        print(f"{len(_failed)} of the sweep's jobs failed; each can be repeated alone:", file=sys.stderr)
+        for _, words in _failed:
+            print(f"  {words}", file=sys.stderr)
+        sys.exit(max(code for code, _ in _failed))
 
 
 if __name__ == "__main__":
