@@ -68,13 +68,16 @@ def _rules(config: Any) -> str:
     )
 
 
+def _label(race: Any, metric: Metric) -> str:
+    return f"{metric.name}, {race['unit']}" if race["unit"] else metric.name
+
+
 def _count(things: Sequence[Any], name: str) -> str:
     return f"{len(things)} {name}{'s' if len(things) != 1 else ''}"
 
 
 def _table(rows: Sequence[Standing], race: Any, metric: Metric) -> str:
-    unit = f", {race['unit']}" if race["unit"] else ""
-    names = ("method", "", f"final {metric.name}{unit}", "range over seeds", "rate", "steps", "CPU s", "s to target")
+    names = ("method", "", f"final {_label(race, metric)}", "range over seeds", "rate", "steps", "CPU s", "s to target")
     head = "".join(f"<th>{html.escape(name)}</th>" for name in (*names, "ratio", "failed"))
     best = metric.best([s.final for s in rows])
     lines = []
@@ -116,7 +119,7 @@ def _curves(rows: Sequence[Standing], results: Sequence[Result], race: Any, metr
     )
     figure = plots.race_figure(
         **columns,
-        label=f"{metric.name}, {race['unit']}" if race["unit"] else metric.name,
+        label=_label(race, metric),
         target=rows[0].target,
         logarithmic=not metric.higher,
     )

@@ -9,11 +9,9 @@ import numpy as np
 from jaxtyping import Float
 from matplotlib.figure import Figure
 
-from spectrain.plots.style import COLOURS, WIDTH, new_figure, styled
+from spectrain.plots.style import WIDTH, line_style, new_figure, styled
 
 Array = np.ndarray
-# Dashes tell methods apart beyond the number of colours, and in print.
-DASHES = ("-", "--", ":", "-.")
 
 
 @styled
@@ -40,7 +38,7 @@ def race_figure(
         for number, key in enumerate(dict.fromkeys(columns["method"].tolist())):
             mine = columns["method"] == key
             curves = _on_one_axis(x[mine], columns["seed"][mine], columns["value"][mine].astype(float))
-            style = {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number // len(COLOURS) % len(DASHES)]}
+            style = line_style(number)
             axis.plot(curves[0], np.median(curves[1:], axis=0), label=key, **style)
             axis.fill_between(curves[0], curves[1:].min(0), curves[1:].max(0), color=style["color"], alpha=0.15, lw=0)
         if np.isfinite(target):

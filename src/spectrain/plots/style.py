@@ -18,6 +18,8 @@ from matplotlib.rcsetup import cycler
 
 # Okabe & Ito 2008: told apart with every kind of colour blindness. Yellow is left out, it vanishes on white.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+# They tell curves apart beyond the number of colours, and in print.
+DASHES = ("-", "--", ":", "-.")
 UNRESOLVED = "#B0B0B0"
 WIDTH = 7.0  # inches: the text width of a page
 
@@ -41,6 +43,12 @@ STYLE: dict[str, Any] = {
     "savefig.dpi": 200,
     "pdf.fonttype": 42,  # text stays text in the PDF
 }
+
+
+def line_style(number: int) -> dict[str, Any]:
+    """Colour and dashes of curve `number`: each colour once, then again with the next dashes."""
+    return {"color": COLOURS[number % len(COLOURS)], "linestyle": DASHES[number // len(COLOURS) % len(DASHES)]}
+
 
 Draw = TypeVar("Draw", bound=Callable[..., Figure])
 

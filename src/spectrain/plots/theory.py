@@ -10,10 +10,9 @@ from jaxtyping import Float, Int
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullLocator
 
-from spectrain.plots.style import COLOURS, new_figure, styled
+from spectrain.plots.style import COLOURS, line_style, new_figure, styled
 
 Array = np.ndarray
-_DASHES = ("-", "--", ":", "-.")
 
 
 @styled
@@ -29,7 +28,7 @@ def maps_figure(eigenvalues: Float[Array, " k"], ratio: Float[Array, "M k"], nam
     axis.plot(modes, values / values[0], color="#909090", lw=4, alpha=0.5, label="identity")
     for m, label in enumerate(name):
         g = values * np.asarray(ratio, float)[m]
-        axis.plot(modes, g / g.max(), color=COLOURS[m % 7], ls=_DASHES[m // 7], label=str(label))
+        axis.plot(modes, g / g.max(), label=str(label), **line_style(m))
     bottom = values[-1] / values[0]
     axis.set(xscale="log", yscale="log", xlabel="mode number", ylabel="g / largest g", ylim=(bottom / 10, 2))
     figure.legend(*axis.get_legend_handles_labels(), loc="outside right center")

@@ -7,8 +7,10 @@ import math
 from dataclasses import dataclass
 from typing import Any, Self
 
+import numpy as np
 import torch
 from jaxtyping import Float, Integer
+from scipy.fft import dct
 from torch import Tensor, nn
 
 from spectrain.errors import InputError
@@ -138,7 +140,4 @@ def _tail_factors(grid_shape: tuple[int, int], k: int, exponent: float) -> Float
 
 def dct_matrix(size: int) -> Float[Tensor, "size size"]:
     """The orthonormal discrete cosine transform (type 2): row w is ``cos(pi w (j + 1/2) / size)``, normalised."""
-    j = torch.arange(size, dtype=torch.float64)
-    matrix = torch.cos(math.pi / size * j[:, None] * (j + 0.5)) * math.sqrt(2 / size)
-    matrix[0] /= math.sqrt(2)
-    return matrix
+    return torch.from_numpy(dct(np.eye(size), type=2, norm="ortho", axis=0))
