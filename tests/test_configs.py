@@ -213,6 +213,12 @@ def test_preconditioners(choice: str) -> None:
     assert (made is None) == (choice == "none")
 
 
+def test_power_has_the_exponent_that_suits_the_preconditioner() -> None:
+    assert accepted().spectral_map.alpha == 0.7
+    assert accepted("preconditioner=batch").spectral_map.alpha == 0.4
+    assert accepted("preconditioner=batch", "spectral_map.alpha=0.5").spectral_map.alpha == 0.5
+
+
 @of_group("trainer")
 def test_trainers(choice: str, tmp_path: Path) -> None:
     cfg = accepted(f"trainer={choice}", f"paths.run_dir={tmp_path}")

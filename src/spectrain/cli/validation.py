@@ -163,6 +163,7 @@ RULES: dict[str, Rule] = {
     "preconditioner.layers": optional(positive_int),
     "preconditioner.landmarks": optional(positive_int),
     "preconditioner.floor": positive_float,
+    "preconditioner.default_alpha": non_negative_float,
     "spectral_map.alpha": non_negative_float,
     "spectral_map.rank": optional(positive_int),
     "spectral_map.mu": positive_float,

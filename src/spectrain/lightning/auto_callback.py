@@ -122,7 +122,9 @@ def try_all(
             if rate is not None:
                 rate.measure(trainer, module)
             needs = auto.active is not None and auto.active.needs_spectrum
-            trials.append(_try(trainer, module, name, batches, refresh_share if needs else 0.0))
+            # A trial's step is one batch, also where the run accumulates several.
+            share = refresh_share / trainer.accumulate_grad_batches if needs else 0.0
+            trials.append(_try(trainer, module, name, batches, share))
     return trials
 
 
