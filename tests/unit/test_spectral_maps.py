@@ -83,7 +83,7 @@ ALL = [
 ]
 
 
-@pytest.mark.parametrize("map_", ALL, ids=repr)
+@pytest.mark.parametrize("map_", ALL, ids=lambda map_: repr(map_).split(" at 0x")[0])
 @given(exponent=st.floats(0, 6), k=st.integers(4, 40), scale=st.floats(1e-6, 1e6))
 def test_every_map_is_positive_finite_and_blind_to_the_basis_of_an_eigenspace(
     map_: SpectralMap, exponent: float, k: int, scale: float
