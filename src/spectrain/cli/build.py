@@ -13,9 +13,10 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException  # 
 from torch import nn
 from torch.optim import Optimizer
 
+from spectrain.data import FieldDataModule
 from spectrain.errors import InputError
 from spectrain.lightning import WholeCheckpoints, WideNetworkModule
-from spectrain.metrics import ImageMetrics
+from spectrain.metrics import Quality
 from spectrain.models import center_output
 from spectrain.optim import GaussNewton
 
@@ -55,6 +56,21 @@ def build_data(cfg: DictConfig) -> Any:
     return build(cfg, "data")
 
 
+def build_field(cfg: DictConfig) -> FieldDataModule:
+    """The same, of data that a network is fitted to.
+
+    Raises:
+        InputError: a class of the user's own that cannot say what its runs are judged by.
+    """
+    data = build_data(cfg)
+    if not isinstance(data, FieldDataModule):
+        raise InputError(
+            f"data._target_={cfg.data['_target_']} made a {type(data).__name__}; it must be a subclass of "
+            "spectrain.data.FieldDataModule."
+        )
+    return data
+
+
 def build_network(cfg: DictConfig, data: Any) -> nn.Module:
     """The network of ``model=``, told the data's numbers of features where its signature asks for them."""
     settings: dict[str, Any] = dict(OmegaConf.to_container(cfg.model, resolve=True))  # type: ignore[arg-type]
@@ -83,7 +99,7 @@ def build_module(cfg: DictConfig, network: nn.Module, data: Any, config_yaml: st
     if get_object(cfg.optimizer["_target_"]) is GaussNewton:
         raise InputError(
             "optimizer=gauss_newton solves for the residuals of an equation (experiment=pinn_...), which a picture "
-            "does not have; take another one, such as optimizer=soap."
+            "or other data to be fitted do not have; take another one, such as optimizer=soap."
         )
     optimizer, schedule = build(cfg, "optimizer"), build(cfg, "schedule")
     if is_rate_automatic(cfg):  # the callback multiplies the rate with what it measures
@@ -93,10 +109,11 @@ def build_module(cfg: DictConfig, network: nn.Module, data: Any, config_yaml: st
         network,
         optimizer,
         schedule=schedule,
+        loss=data.loss,
         scale_free=bool(cfg.optimizer.get("scale_free", False)),
         preconditioner=build(cfg, "preconditioner"),
         guard=bool(cfg.get("guard", False)),
-        metrics=ImageMetrics(data.image, data.heldout_mask),
+        metrics=data.metrics(),
         config_yaml=config_yaml,
         hparams=OmegaConf.to_container(cfg, resolve=True),
     )
@@ -134,6 +151,13 @@ def build(cfg: DictConfig, key: str) -> Any:
         raise
     except Exception as error:
         raise _constructor_error(key, settings["_target_"], error) from error
+
+
+def choose_monitor(cfg: DictConfig, quality: Quality) -> None:
+    """Put the data's own metric in the place of a callback's ``monitor: auto``, with its direction."""
+    for settings in cfg.callbacks.values():
+        if settings.get("monitor") == "auto":
+            settings.monitor, settings.mode = f"val/{quality.name}", "max" if quality.higher else "min"
 
 
 def build_callbacks(cfg: DictConfig) -> list[pl.Callback]:

@@ -107,8 +107,9 @@ def _say_how_to_resume(cfg: DictConfig, folder: Path, trainer: pl.Trainer) -> No
 def fit(cfg: DictConfig, folder: Path) -> Run:
     """Build everything, make the run folder, train."""
     pl.seed_everything(cfg.seed, verbose=False)
-    data = build.build_data(cfg)
+    data = build.build_field(cfg)
     network = build.build_network(cfg, data)
+    build.choose_monitor(cfg, data.metrics().quality)
     choose_map(cfg, data, network)
     config_yaml = OmegaConf.to_yaml(cfg)
     cfg.paths.run_dir = str(folder)

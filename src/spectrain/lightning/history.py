@@ -7,12 +7,13 @@ import csv
 from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
 from spectrain.lightning.spectrum_callback import SpectrumCallback
-from spectrain.metrics import BandEnergy, ImageMetrics
+from spectrain.metrics import BandEnergy, FieldMetrics
 from spectrain.preconditioners import evaluating
 
 
@@ -87,8 +88,8 @@ class RunHistory(pl.Callback):
         if basis is None:
             return {}
         self.edges = band_edges(basis.rank)
-        prediction: Tensor = _metrics(pl_module).reconstruction().flatten(0, 1)[data.train_pixels.to(pl_module.device)]
-        residual = prediction.double() - data.train_y.to(prediction.device).double()
+        output: Tensor = _metrics(pl_module).predictions()[data.train_rows.to(pl_module.device)]
+        residual: Tensor = data.residual(output)
         energies = BandEnergy(basis, residual.shape[1], self.edges, sync_on_compute=False)  # every rank has all points
         energies.update(residual.to(basis.eigenvectors), torch.arange(basis.n))
         return {name: float(energy) for name, energy in energies.compute().items()}
@@ -97,9 +98,18 @@ class RunHistory(pl.Callback):
         """One value per row, nan where a row lacks it."""
         return torch.tensor([row.get(name, float("nan")) for row in self.rows], dtype=torch.float64)
 
+    @property
+    def names(self) -> list[str]:
+        """Of all columns, in the order in which they first appeared."""
+        return list(dict.fromkeys(name for row in self.rows for name in row))
+
+    def columns(self) -> dict[str, np.ndarray]:
+        """All columns as arrays, by name."""
+        return {name: self.column(name).numpy() for name in self.names}
+
     def write(self, path: Path) -> None:
         """The rows as a CSV file: what a comparison of runs reads."""
-        columns = list(dict.fromkeys(name for row in self.rows for name in row))
+        columns = self.names
         with path.open("w", newline="") as file:
             writer = csv.DictWriter(file, columns)
             writer.writeheader()
@@ -132,8 +142,8 @@ def predict_all(pl_module: pl.LightningModule, data: Any) -> None:
             _metrics(pl_module).update(pl_module(x.to(pl_module.device, pl_module.dtype)))
 
 
-def _metrics(pl_module: pl.LightningModule) -> ImageMetrics:
-    return cast(ImageMetrics, pl_module.metrics)
+def _metrics(pl_module: pl.LightningModule) -> FieldMetrics:
+    return cast(FieldMetrics, pl_module.metrics)
 
 
 def band_edges(rank: int) -> list[int]:

@@ -15,7 +15,7 @@ from torch.optim.lr_scheduler import LRScheduler
 
 import spectrain
 from spectrain.errors import InputError
-from spectrain.metrics import ImageMetrics
+from spectrain.metrics import FieldMetrics, Quality
 from spectrain.optim import apply_scales, scaled_groups, switch_weights
 from spectrain.preconditioners import Guard, Preconditioner
 from spectrain.preconditioners.ranks import mean_over_ranks
@@ -49,7 +49,7 @@ class WideNetworkModule(pl.LightningModule):
         scale_free: bool = False,
         preconditioner: Preconditioner | None = None,
         guard: bool = False,
-        metrics: ImageMetrics | None = None,
+        metrics: FieldMetrics | None = None,
         config_yaml: str = "",
         hparams: Any = None,
     ) -> None:
@@ -64,6 +64,11 @@ class WideNetworkModule(pl.LightningModule):
         self._guard_state: dict[str, Any] | None = None
         if hparams:
             self.save_hyperparameters(hparams)
+
+    @property
+    def quality(self) -> Quality | None:
+        """The number that the run is judged by, where it is measured."""
+        return None if self.metrics is None else self.metrics.quality
 
     def forward(self, x: Tensor) -> Tensor:
         """The network's output [b, C]."""
@@ -106,11 +111,11 @@ class WideNetworkModule(pl.LightningModule):
         """Log ``val/...`` on the whole validation set."""
         if self.metrics is not None:
             self._log_step()
-            values = self.metrics.compute()
-            if bool(torch.isnan(values["mse"])):  # before this state is saved as a good one
+            values, quality = self.metrics.compute(), self.metrics.quality.name
+            if bool(torch.isnan(values[quality])):  # before this state is saved as a good one
                 raise InputError(self._diverged(float("nan")))
             for name, value in values.items():
-                self.log(f"val/{name}", value, prog_bar=name == "psnr")
+                self.log(f"val/{name}", value, prog_bar=name == quality)
 
     def on_train_start(self) -> None:
         """A schedule-free optimizer has weights to train and weights to evaluate; checkpoints hold the latter."""

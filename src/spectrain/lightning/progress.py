@@ -11,12 +11,14 @@ import pytorch_lightning as pl
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
+from spectrain.metrics import Quality
+
 LINES_PER_RUN = 10
 BUSY_AFTER_SECONDS = 2.0
 
 
 class TrainingProgress(pl.callbacks.ProgressBar):
-    """Loss and PSNR of the run as it goes, and a spinner for any refresh over two seconds.
+    """Loss and quality of the run as it goes, and a spinner for any refresh over two seconds.
 
     Args:
         live: a bar that is redrawn (True) or plain lines (False); None looks whether standard output is a terminal.
@@ -89,8 +91,9 @@ class TrainingProgress(pl.callbacks.ProgressBar):
         parts = []
         if "train/loss" in values:
             parts.append(f"loss {float(values['train/loss']):.3e}")
-        if "val/psnr" in values:
-            parts.append(f"PSNR {float(values['val/psnr']):.2f} dB")
+        quality: Quality | None = getattr(trainer.lightning_module, "quality", None)
+        if quality is not None and f"val/{quality.name}" in values:
+            parts.append(f"{quality.label} {quality.text(float(values[f'val/{quality.name}']))}")
         return "  ".join(parts)
 
     @contextmanager

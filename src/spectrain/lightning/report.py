@@ -21,9 +21,11 @@ from rich.table import Table
 
 import spectrain
 from spectrain import plots
+from spectrain.data.field import Columns, FieldDataModule, Figures
 from spectrain.lightning.history import RunHistory, predict_all
 from spectrain.lightning.module import WideNetworkModule
 from spectrain.lightning.spectrum_callback import SpectrumCallback
+from spectrain.metrics import FieldMetrics, Quality
 from spectrain.preconditioners import AutoPreconditioner
 from spectrain.spectrum.measures import condition_number
 
@@ -44,29 +46,43 @@ def finish_run(
 
     `baseline` is the history of the same run without the preconditioner, where there was one.
     """
-    predict_all(module, trainer.datamodule)  # type: ignore[attr-defined]  # a finished run that is resumed has none
+    data: FieldDataModule = trainer.datamodule  # type: ignore[attr-defined]
+    metrics = module.metrics
+    assert metrics is not None
+    predict_all(module, data)  # a finished run that is resumed has none
     summary = summarize(trainer, module, history, spectrum)
     if baseline is not None:
-        summary |= compare(history, baseline)
+        summary |= compare(history, baseline, metrics.quality)
+    runs = named_runs(history, baseline)
+    summary |= data.headline(runs)
     if trainer.is_global_zero:
         history.write(folder / "history.csv")
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-        drawn = draw_figures(folder / "figures", module, history, spectrum, baseline) if figures else []
-        print_table(folder, summary)
+        arrays = data.figures(metrics, runs) | spectral_figures(module, history, spectrum) if figures else {}
+        drawn = draw_figures(folder / "figures", arrays)
+        print_table(folder, summary, metrics)
         show(trainer.loggers, summary, drawn, step=trainer.global_step)
     return summary
 
 
-def compare(history: RunHistory, baseline: RunHistory) -> dict[str, Any]:
+def named_runs(history: RunHistory, baseline: RunHistory | None) -> dict[str, Columns]:
+    """The run's columns and those of the same without a preconditioner, under the names that figures give them."""
+    runs: dict[str, Columns] = {"modified spectrum": history.columns()}
+    if baseline is not None:
+        runs["without"] = baseline.columns()
+    return runs
+
+
+def compare(history: RunHistory, baseline: RunHistory, quality: Quality) -> dict[str, Any]:
     """What was gained over the run without the preconditioner, at the same number of steps, and its time."""
-    psnr, target = history.column("psnr"), float(baseline.column("psnr")[-1])
-    reached = history.column("seconds")[psnr >= target]
+    values, target = history.column(quality.name), float(baseline.column(quality.name)[-1])
+    reached = history.column("seconds")[values >= target if quality.higher else values <= target]
     return {
-        "baseline_psnr": target,
+        f"baseline_{quality.name}": target,
         "baseline_seconds": baseline.clock.seconds,
         "baseline_cpu_seconds": baseline.clock.cpu_seconds,
-        "gain_db": float(psnr[-1]) - target,
-        "seconds_to_baseline_psnr": float(reached[0]) if len(reached) else None,
+        quality.gain_name: quality.gain(float(values[-1]), target),
+        f"seconds_to_baseline_{quality.name}": float(reached[0]) if len(reached) else None,
     }
 
 
@@ -74,16 +90,10 @@ def summarize(
     trainer: pl.Trainer, module: WideNetworkModule, history: RunHistory, spectrum: SpectrumCallback
 ) -> dict[str, Any]:
     """One flat dictionary: final and best quality, steps, times in seconds, memory in MiB, versions, commit."""
-    last = history.rows[-1] if history.rows else {}
-    quality: dict[str, Any] = {name: last[name] for name in ("psnr", "ssim", "mse", "psnr_heldout") if name in last}
-    psnr = history.column("psnr")
     return {
-        **quality,
+        **_quality_summary(module, history),
         "loss": history.loss,
         "best_loss": history.best_loss,
-        "best_psnr": float(psnr.max()) if len(psnr) else None,
-        "best_ssim": float(history.column("ssim").max()) if len(psnr) else None,
-        "best_mse": float(history.column("mse").min()) if len(psnr) else None,
         "steps": trainer.global_step,
         "seconds": history.clock.seconds,
         "cpu_seconds": history.clock.cpu_seconds,
@@ -110,21 +120,22 @@ def environment() -> dict[str, Any]:
     }
 
 
-def draw_figures(
-    folder: Path,
-    module: WideNetworkModule,
-    history: RunHistory,
-    spectrum: SpectrumCallback,
-    baseline: RunHistory | None = None,
-) -> list[tuple[str, Path, Figure]]:
-    """Draw and save every figure for which there are numbers: [(name, path of the PNG, figure)]."""
-    arrays: dict[str, tuple[Any, dict[str, Any]]] = {}
-    if module.metrics is not None and history.rows:
-        target, image = module.metrics.target, module.metrics.reconstruction()
-        arrays["reconstruction"] = (
-            plots.reconstruction_figure,
-            {"target": target.cpu().numpy(), "reconstruction": image.cpu().numpy()},
-        )
+def _quality_summary(module: WideNetworkModule, history: RunHistory) -> dict[str, Any]:
+    """Every metric of the data at the end, and the best value of those that have a direction."""
+    if module.metrics is None or not history.rows:
+        return {}
+    other = ("step", "seconds", "cpu_seconds")
+    last = {k: v for k, v in history.rows[-1].items() if k not in other and not k.startswith("band_")}
+    best = {}
+    for name, higher in module.metrics.directions.items():
+        column = history.column(name)
+        best[f"best_{name}"] = float(column.max() if higher else column.min())
+    return {**last, **best}
+
+
+def spectral_figures(module: WideNetworkModule, history: RunHistory, spectrum: SpectrumCallback) -> Figures:
+    """The spectrum before and after the map, and the residual's energy per band of modes, where they are known."""
+    arrays: Figures = {}
     if spectrum.spectrum is not None:
         modes = spectrum.spectrum
         S = module.preconditioner
@@ -138,17 +149,21 @@ def draw_figures(
                 "noise_floor": modes.noise_floor,
             },
         )
-    if len(history.rows) > 1:
+    bands = [name for name in history.rows[-1] if name.startswith("band_")] if len(history.rows) > 1 else []
+    if bands:
+        energy = np.stack([history.column(name).numpy() for name in bands], axis=1)
         steps = history.column("step").long().numpy()
-        arrays["psnr"] = (plots.psnr_figure, _psnr_arrays(history, baseline))
-        bands = [name for name in history.rows[-1] if name.startswith("band_")]
-        if bands:
-            energy = np.stack([history.column(name).numpy() for name in bands], axis=1)
-            arrays["band_energy"] = (
-                plots.band_energy_figure,
-                {"step": steps, "energy": energy, "last_mode": np.array(history.edges[1:])},
-            )
-    folder.mkdir(exist_ok=True)
+        arrays["band_energy"] = (
+            plots.band_energy_figure,
+            {"step": steps, "energy": energy, "last_mode": np.array(history.edges[1:])},
+        )
+    return arrays
+
+
+def draw_figures(folder: Path, arrays: Figures) -> list[tuple[str, Path, Figure]]:
+    """Draw and save every figure: [(name, path of the PNG, figure)]."""
+    if arrays:
+        folder.mkdir(exist_ok=True)
     drawn = []
     for name, (draw, values) in arrays.items():
         figure = draw(**values)
@@ -157,23 +172,13 @@ def draw_figures(
     return drawn
 
 
-def _psnr_arrays(history: RunHistory, baseline: RunHistory | None) -> dict[str, Any]:
-    runs = [history, *([baseline] if baseline is not None else [])]
-    arrays = {name: np.concatenate([run.column(name).numpy() for run in runs]) for name in ("step", "seconds", "psnr")}
-    if baseline is not None:
-        names = ("modified spectrum", "without")
-        arrays["run"] = np.repeat(names, [len(run.rows) for run in runs])
-    return arrays
-
-
-def print_table(folder: Path, summary: dict[str, Any]) -> None:
+def print_table(folder: Path, summary: dict[str, Any], metrics: FieldMetrics) -> None:
     """The run in a few lines, for a person."""
     table = Table(show_header=False, box=None, pad_edge=False)
     seconds, refresh = summary["seconds"], summary["refresh_seconds"]
-    if "psnr" in summary:
-        heldout = f", {summary['psnr_heldout']:.2f} dB held out" if "psnr_heldout" in summary else ""
-        table.add_row("PSNR", f"{summary['psnr']:.2f} dB (best {summary['best_psnr']:.2f} dB){heldout}")
-        table.add_row("SSIM", f"{summary['ssim']:.4f}")
+    quality = metrics.quality
+    for word, text in metrics.lines(summary) if quality.name in summary else ():
+        table.add_row(word, text)
     percent = 100 * summary["refresh_share"]
     count = summary["refreshes"]
     share = f"{refresh:.1f} s in {count} refresh{'' if count == 1 else 'es'} of the spectrum, {percent:.0f} %"
@@ -195,11 +200,11 @@ def print_table(folder: Path, summary: dict[str, Any]) -> None:
         table.add_row(
             "spectrum", f"condition number {before:,.0f} -> {after:,.0f} on {summary['resolved_modes']} modes"
         )
-    if "gain_db" in summary:
-        base = f"{summary['baseline_psnr']:.2f} dB in {summary['baseline_seconds']:.1f} s without"
-        reached = summary["seconds_to_baseline_psnr"]
-        sooner = f"; that PSNR was reached after {reached:.1f} s" if reached is not None else ""
-        table.add_row("gain", f"{summary['gain_db']:+.2f} dB in the same steps ({base}{sooner})")
+    if quality.gain_name in summary:
+        base = f"{quality.text(summary[f'baseline_{quality.name}'])} in {summary['baseline_seconds']:.1f} s without"
+        reached = summary[f"seconds_to_baseline_{quality.name}"]
+        sooner = f"; that {quality.label} was reached after {reached:.1f} s" if reached is not None else ""
+        table.add_row("gain", f"{quality.text(summary[quality.gain_name], '+')} in the same steps ({base}{sooner})")
     table.add_row("summary", str(folder / "summary.json"))
     if (folder / "figures").exists():
         table.add_row("figures", str(folder / "figures"))

@@ -3,53 +3,58 @@
 Shapes: H rows, W columns, C channels, b points of a chunk.
 """
 
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import pad
-from torchmetrics import Metric
 from torchmetrics.functional import mean_squared_error
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
+
+from spectrain.metrics.base import FieldMetrics, Quality
 
 DATA_RANGE = 2.0  # values lie in [-1, 1]
 SSIM_WINDOW = 11
 
 
-class ImageMetrics(Metric):  # type: ignore[misc]
+class ImageMetrics(FieldMetrics):
     """PSNR, SSIM and MSE of a reconstruction that arrives in chunks, in C order of its pixels.
 
     mse = mean (f - y)^2 over pixels and channels,   psnr = 10 log10(2^2 / mse) dB (inf when exact),
     ssim: Wang et al. 2004, Gaussian window of 11 pixels, sigma 1.5; an image with a side below 11 pixels is first
     extended by its edge values. Predictions are clamped to [-1, 1]: nobody would show other values.
 
-    `target` [H, W, C] in [-1, 1]; `heldout_mask` [H, W], True for the pixels of `psnr_heldout`.
-    `update(prediction [b, C])` until H W pixels are there; `compute()` -> {"mse", "psnr", "ssim"[, "psnr_heldout"]}.
-    Every rank is expected to predict the whole image, so nothing is summed over ranks.
+    `target` [H, W, C] in [-1, 1]; `heldout_mask` [H, W], True for the pixels of `psnr_heldout`; `noisy` [H, W, C], the
+    picture that is trained on where it is not the target, for `psnr_noisy`.
+    `update(prediction [b, C])` until all pixels are there; `compute()` -> {"mse", "psnr", "ssim"[, "psnr_heldout"]
+    [, "psnr_noisy"]}.
     """
 
-    full_state_update = False
-    higher_is_better = None
-    is_differentiable = False
-    chunks: list[Tensor]
-    target: Tensor
+    quality = Quality("psnr", "PSNR", "dB")
+    directions: ClassVar[Mapping[str, bool]] = {"psnr": True, "ssim": True, "mse": False}
     heldout_mask: Tensor | None
+    noisy: Tensor | None
 
-    def __init__(self, target: Float[Tensor, "H W C"], heldout_mask: Bool[Tensor, "H W"] | None = None) -> None:
-        super().__init__(sync_on_compute=False, dist_sync_on_step=False)
-        self.register_buffer("target", target.detach().clone(memory_format=torch.contiguous_format), persistent=False)
+    def __init__(
+        self,
+        target: Float[Tensor, "H W C"],
+        heldout_mask: Bool[Tensor, "H W"] | None = None,
+        noisy: Float[Tensor, "H W C"] | None = None,
+        extra: int = 0,
+    ) -> None:
+        super().__init__(target, extra)
         self.register_buffer("heldout_mask", heldout_mask, persistent=False)
-        self.add_state("chunks", default=[], dist_reduce_fx="cat")
+        self.register_buffer("noisy", noisy, persistent=False)
 
     def update(self, prediction: Float[Tensor, "b C"]) -> None:
         """Append the predictions of the next b pixels."""
-        self.chunks.append(prediction.to(self.target).clamp(-1, 1))
+        super().update(prediction.clamp(-1, 1))
 
     def reconstruction(self) -> Float[Tensor, "H W C"]:
         """Return the predictions so far as an image; ValueError unless they are exactly the H W pixels."""
-        values = torch.cat(self.chunks) if self.chunks else self.target.new_zeros(0, self.target.shape[2])
-        if values.shape != self.target.flatten(0, 1).shape:
-            raise ValueError(f"predictions {list(values.shape)} do not fill the image {list(self.target.shape)}")
-        return values.reshape(self.target.shape)
+        return self.measured()
 
     def compute(self) -> dict[str, Tensor]:
         """Return the metrics of the whole image, each a scalar tensor."""
@@ -61,7 +66,20 @@ class ImageMetrics(Metric):  # type: ignore[misc]
         }
         if self.heldout_mask is not None:
             result["psnr_heldout"] = _psnr(image[self.heldout_mask], self.target[self.heldout_mask])
+        if self.noisy is not None:
+            result["psnr_noisy"] = _psnr(image, self.noisy)
         return result
+
+    def lines(self, summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """PSNR and SSIM."""
+        heldout = f", {summary['psnr_heldout']:.2f} dB held out" if "psnr_heldout" in summary else ""
+        noisy = f", {summary['psnr_noisy']:.2f} dB against the noisy one" if "psnr_noisy" in summary else ""
+        (label, text), *_ = super().lines(summary)
+        return [(label, text + heldout + noisy), ("SSIM", f"{summary['ssim']:.4f}")]
+
+    def sentence(self, values: Mapping[str, float]) -> str:
+        """PSNR and SSIM."""
+        return f"{super().sentence(values)}, SSIM {values['ssim']:.4f}"
 
 
 def _psnr(image: Tensor, target: Tensor) -> Tensor:

@@ -4,6 +4,7 @@ from spectrain.plots.figures import (
     band_energy_figure,
     band_names,
     psnr_figure,
+    quality_figure,
     reconstruction_figure,
     spectrum_figure,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "pictures_figure",
     "profile_figure",
     "psnr_figure",
+    "quality_figure",
     "race_figure",
     "rate_figure",
     "reconstruction_figure",

@@ -110,33 +110,44 @@ def _positive(values: Array) -> Array:
 
 
 @styled
+def quality_figure(
+    step: Int[Array, " N"],
+    seconds: Float[Array, " N"],
+    value: Float[Array, " N"],
+    run: Sequence[str] | Array | None = None,
+    label: str = "",
+) -> Figure:
+    """A measure of the fit against optimizer steps and against seconds, every refresh included in the seconds.
+
+    One row per logged point; `run` [N] names the run of each (default: one run). Runs keep the order in which they
+    first appear, and both panels share the axis of the measure, which is called `label`.
+    """
+    labels = np.full(len(value), "") if run is None else np.asarray(run, str)
+    figure = new_figure(2.9)
+    axes = figure.subplots(1, 2, sharey=True)
+    values = np.asarray(value, float)
+    for name in dict.fromkeys(labels.tolist()):
+        mine = labels == name
+        for axis, x in zip(axes, (step, seconds), strict=True):
+            axis.plot(np.asarray(x)[mine], values[mine], label=name or None, **_dots(int(mine.sum())))
+    axes[0].set(xlabel="optimizer steps", ylabel=str(label))
+    axes[1].set(xlabel="time (s), refreshes included")
+    for axis in axes:
+        axis.set_xlim(left=0)
+        axis.margins(x=0.02)
+    if labels[:1].any():
+        axes[0].legend(loc="best")
+    return figure
+
+
 def psnr_figure(
     step: Int[Array, " N"],
     seconds: Float[Array, " N"],
     psnr: Float[Array, " N"],
     run: Sequence[str] | Array | None = None,
 ) -> Figure:
-    """PSNR in dB against optimizer steps and against seconds, every refresh included in the seconds.
-
-    One row per logged point; `run` [N] names the run of each (default: one run). Runs keep the order in which they
-    first appear, and both panels share their dB axis.
-    """
-    labels = np.full(len(psnr), "") if run is None else np.asarray(run, str)
-    figure = new_figure(2.9)
-    axes = figure.subplots(1, 2, sharey=True)
-    values = np.asarray(psnr, float)
-    for name in dict.fromkeys(labels.tolist()):
-        mine = labels == name
-        for axis, x in zip(axes, (step, seconds), strict=True):
-            axis.plot(np.asarray(x)[mine], values[mine], label=name or None, **_dots(int(mine.sum())))
-    axes[0].set(xlabel="optimizer steps", ylabel="PSNR (dB)")
-    axes[1].set(xlabel="time (s), refreshes included")
-    for axis in axes:
-        axis.set_xlim(left=0)
-        axis.margins(x=0.02)
-    if labels[:1].any():
-        axes[0].legend(loc="lower right")
-    return figure
+    """`quality_figure` of the PSNR in dB."""
+    return quality_figure(step, seconds, psnr, run, "PSNR (dB)")
 
 
 def _dots(points: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from spectrain.data import ImageDataModule, coordinate_grid
-from spectrain.data.image import Chunks, EndlessBatches
+from spectrain.data.batches import Chunks, EndlessBatches
 from spectrain.errors import InputError, SpectrainWarning
 
 
@@ -51,7 +51,7 @@ def test_values_belong_to_their_coordinates(tmp_path):
     stored = np.random.default_rng(0).integers(0, 255, (5, 9, 3), dtype=np.uint8)
     Image.fromarray(stored).save(tmp_path / "x.png")
     module = ImageDataModule(str(tmp_path / "x.png"), size=None, holdout=True)
-    for x, y, pixel in zip(module.train_x, module.train_y, module.train_pixels, strict=True):
+    for x, y, pixel in zip(module.train_x, module.train_y, module.train_rows, strict=True):
         row, column = round(float(x[0] + 1) * 2), round(float(x[1] + 1) * 4)
         assert pixel == row * 9 + column
         torch.testing.assert_close(y, torch.from_numpy(stored[row, column] / 127.5 - 1).float())
@@ -63,7 +63,7 @@ def test_holdout_is_a_checkerboard():
     assert module.heldout_mask[0, :4].tolist() == [False, True, False, True]
     assert module.heldout_mask[1, :4].tolist() == [True, False, True, False]
     assert len(module.train_x) == 32
-    assert not module.heldout_mask.flatten()[module.train_pixels].any()
+    assert not module.heldout_mask.flatten()[module.train_rows].any()
     x, _, index = next(iter(module.train_dataloader()))
     torch.testing.assert_close(x, module.train_x[index])
     assert sum(len(x) for x, _, _ in module.val_dataloader()) == 64

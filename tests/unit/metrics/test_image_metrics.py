@@ -91,7 +91,7 @@ def test_too_few_or_too_many_pixels_are_refused():
     metrics = ImageMetrics(image(4, 4, 1))
     for chunk in (0, 15, 2):
         metrics.update(torch.zeros(chunk, 1))
-        with pytest.raises(ValueError, match="do not fill the image"):
+        with pytest.raises(ValueError, match="do not fill the target"):
             metrics.compute()
 
 
