@@ -200,6 +200,7 @@ def quiet_libraries() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*You're resuming from a checkpoint that ended before the epoch ended.*",
         ".*LeafSpec.*",
+        ".*`srun` command is available.*",  # a single process beside a SLURM is nothing odd
         ".*recommended to use .*sync_dist=True.*",  # what is logged is the same on all ranks
     ):
         warnings.filterwarnings("ignore", message=message)
