@@ -11,7 +11,7 @@ RUN = @command -v "$(PYTHON)" >/dev/null 2>&1 || { \
 	"$(PYTHON)" scripts/with_venv.py
 
 .DEFAULT_GOAL := help
-.PHONY: help train evaluate compare test test-slow lint format venv clean clean-venv
+.PHONY: help train evaluate compare test test-slow test-gpu docs lint format venv clean clean-venv
 
 help: ## show this list
 	@echo 'usage: make TARGET [ARGS="..."] [PYTHON=python3.12]'
@@ -31,6 +31,12 @@ test: ## run the quick tests; ARGS are pytest's: make test ARGS="-k spectrum -x"
 
 test-slow: ## run the slow tests
 	$(RUN) --args python -m pytest -m "slow and not gpu"
+
+test-gpu: ## run the tests that need a CUDA device
+	$(RUN) --args python -m pytest -m gpu
+
+docs: ## build the site in build/site; open build/site/index.html
+	@NO_MKDOCS_2_WARNING=1 "$(PYTHON)" scripts/with_venv.py mkdocs build --quiet && echo "build/site/index.html"
 
 lint: ## ruff check, ruff format --check, mypy --strict
 	$(RUN) ruff check .

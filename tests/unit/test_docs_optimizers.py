@@ -4,17 +4,14 @@ import re
 from pathlib import Path
 
 import pytest
+from pages import run_blocks
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "optimizers.md").read_text(encoding="utf-8")
 
 
 def test_every_block_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 5
-    names: dict[str, object] = {"path": tmp_path / "optimizer.pt"}
-    for number, block in enumerate(blocks):
-        exec(compile(block, f"docs/optimizers.md, block {number + 1}", "exec"), names)
+    assert run_blocks("optimizers.md", {"path": tmp_path / "optimizer.pt"}) == 5
     losses = [float(text) for text in re.findall(r"(?:side|BFGS): (\S+)", capsys.readouterr().out)]
     assert len(losses) == 2 and losses[1] < losses[0] < 0.1
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pages import run_blocks
 
 from spectrain.errors import SpectrainWarning
 
@@ -13,11 +14,7 @@ PAGE = (ROOT / "docs" / "pde.md").read_text(encoding="utf-8")
 
 @pytest.mark.filterwarnings(f"error::{SpectrainWarning.__module__}.SpectrainWarning")
 def test_every_block_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) >= 3
-    names: dict[str, object] = {}
-    for number, block in enumerate(blocks):
-        exec(compile(block, f"docs/pde.md, block {number + 1}", "exec"), names)
+    assert run_blocks("pde.md") >= 3
     error = re.search(r"'l2_error': ([\d.e-]+)", capsys.readouterr().out)
     assert error and float(error[1]) < 1e-4
 

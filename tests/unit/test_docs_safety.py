@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 import yaml
+from pages import run_blocks
 
 from spectrain.models import mlp
 
@@ -26,10 +27,7 @@ def test_every_block_runs() -> None:
         "optimizer": torch.optim.SGD(model.parameters(), lr=1000.0),
         "steps": 25,
     }
-    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 2
-    for number, block in enumerate(blocks):
-        exec(compile(block, f"docs/safety.md, block {number + 1}", "exec"), names)
+    assert run_blocks("safety.md", names) == 2
     assert float(names["loss"].detach()) < 0.2 * before  # type: ignore[attr-defined]
     assert names["S"].name == "sample"  # type: ignore[attr-defined]
 

@@ -1,9 +1,9 @@
 """The page docs/spectra.md runs, from top to bottom, and its table of maps is that of the code."""
 
-import re
 from pathlib import Path
 
 import pytest
+from pages import run_blocks
 
 from spectrain import spectral_maps
 
@@ -11,11 +11,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "spectra.md").read_text(encoding="u
 
 
 def test_every_block_runs(capsys: pytest.CaptureFixture[str]) -> None:
-    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) >= 6
-    names: dict[str, object] = {}
-    for number, block in enumerate(blocks):
-        exec(compile(block, f"docs/spectra.md, block {number + 1}", "exec"), names)
+    assert run_blocks("spectra.md") >= 6
     assert "all modes are resolved" in capsys.readouterr().out
 
 

@@ -4,6 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
+from pages import run_blocks
 
 from spectrain.preconditioners import EXTENSIONS, PLACEMENTS
 from spectrain.preconditioners.output_modes import OUTPUTS
@@ -13,11 +14,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "your_own_loop.md").read_text(encod
 
 @pytest.mark.filterwarnings("error")
 def test_every_block_runs() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 5
-    names: dict[str, object] = {}
-    for number, block in enumerate(blocks):
-        exec(compile(block, f"docs/your_own_loop.md, block {number + 1}", "exec"), names)
+    assert run_blocks("your_own_loop.md") == 5
 
 
 def test_blocks_of_other_frameworks_are_python() -> None:
