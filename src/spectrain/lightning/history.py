@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from spectrain.lightning.spectrum_callback import SpectrumCallback
+from spectrain.lightning.tracking import log_scalars
 from spectrain.metrics import BandEnergy, ImageMetrics
 from spectrain.preconditioners import evaluating
 
@@ -30,6 +31,7 @@ class RunHistory(pl.Callback):
         self.rows: list[dict[str, float]] = []
         self.edges: list[int] = []
         self.loss, self.best_loss = float("nan"), float("inf")
+        self.energy: Tensor | None = None  # of the last row's residual, per mode
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -77,9 +79,10 @@ class RunHistory(pl.Callback):
         row = {"step": trainer.global_step, "seconds": self.clock.seconds, "cpu_seconds": self.clock.cpu_seconds}
         if self.rows and row["seconds"] > self.rows[-1]["seconds"]:
             rate = (row["step"] - self.rows[-1]["step"]) / (row["seconds"] - self.rows[-1]["seconds"])
-            for logger in trainer.loggers:
-                logger.log_metrics({"time/steps_per_second": rate}, step=trainer.global_step)
-        self.rows.append({**row, **metrics, **self._bands(trainer, pl_module)})
+            log_scalars(trainer, {"time/steps_per_second": rate})
+        bands = self._bands(trainer, pl_module)
+        self.rows.append({**row, **metrics, **bands})
+        log_row(trainer, row, bands)
 
     def _bands(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
         basis = self._spectrum.initial
@@ -91,6 +94,7 @@ class RunHistory(pl.Callback):
         residual = prediction.double() - data.train_y.to(prediction.device).double()
         energies = BandEnergy(basis, residual.shape[1], self.edges, sync_on_compute=False)  # every rank has all points
         energies.update(residual.to(basis.eigenvectors), torch.arange(basis.n))
+        self.energy = energies.projected.square().sum(1) / basis.n
         return {name: float(energy) for name, energy in energies.compute().items()}
 
     def column(self, name: str) -> Tensor:
@@ -130,6 +134,12 @@ def predict_all(pl_module: pl.LightningModule, data: Any) -> None:
     with evaluating(pl_module):
         for x, *_ in data.val_dataloader():
             _metrics(pl_module).update(pl_module(x.to(pl_module.device, pl_module.dtype)))
+
+
+def log_row(trainer: pl.Trainer, row: dict[str, float], bands: dict[str, float]) -> None:
+    """What a row has beside the validation's metrics, which the module logs."""
+    times = {f"time/{name}": row[name] for name in ("seconds", "cpu_seconds")}
+    log_scalars(trainer, times | {f"spectrum/{name}": value for name, value in bands.items()})
 
 
 def _metrics(pl_module: pl.LightningModule) -> ImageMetrics:

@@ -1,0 +1,129 @@
+"""One Weights & Biases run for one run folder: opened at once, online or not, and the same one after a resume."""
+
+import secrets
+import sys
+import threading
+import urllib.error
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import wandb
+from pytorch_lightning.loggers import WandbLogger
+
+from spectrain.errors import InputError
+
+REACH_SECONDS = 3.0  # for the server's first answer
+INIT_SECONDS = 20.0  # for the run to be opened there
+FINISH_SECONDS = 5  # at the end, beside what Tracker waits
+UPLOAD_SECONDS = 600  # the same where checkpoints are to be uploaded
+
+
+def wandb_logger(
+    run_dir: str | Path,
+    *,
+    project: str = "spectrain",
+    entity: str | None = None,
+    name: str | None = None,
+    group: str | None = None,
+    job_type: str | None = None,
+    tags: list[str] | None = None,
+    mode: str = "offline",
+    checkpoints: bool = False,
+) -> WandbLogger:
+    """A W&B run in `run_dir`; its id is made once and kept there, so that a resumed run goes on in the same one.
+
+    ``mode="offline"`` needs no account. ``mode="online"`` without a login, or a server that does not answer, is said in
+    one line and goes on offline. `checkpoints`: keep best and last as artifacts at the end.
+
+    The run is opened here and not by WandbLogger, whose ``offline=True`` leaves WANDB_MODE in the environment for every
+    later job of a sweep.
+
+    Raises:
+        InputError: W&B refuses the settings.
+    """
+    id_file = Path(run_dir) / "wandb_id.txt"
+    run_id = id_file.read_text().strip() if id_file.exists() else secrets.token_hex(4)
+    id_file.write_text(run_id + "\n")
+    settings: dict[str, Any] = {
+        "project": project,
+        "entity": entity,
+        "name": name or Path(run_dir).name,
+        "group": group,
+        "job_type": job_type,
+        "tags": tags,
+        "dir": str(run_dir),
+        "id": run_id,
+        "reinit": "finish_previous",  # of a job in this process that failed; wandb would go on in its run
+    }
+    finish = UPLOAD_SECONDS if checkpoints else FINISH_SECONDS
+    run = _open(settings, mode, finish)
+    run.define_metric("trainer/global_step")
+    run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
+    return _Run(run, Path(run_dir) / "checkpoints" if checkpoints else None)
+
+
+class _Run(WandbLogger):
+    """Makes one artifact of best.ckpt and last.ckpt at the end, where asked; WandbLogger would call both the best."""
+
+    def __init__(self, run: Any, checkpoints: Path | None) -> None:
+        super().__init__(experiment=run)
+        self._checkpoints = checkpoints
+
+    def finalize(self, status: str) -> None:
+        """Add the artifact."""
+        files = [] if self._checkpoints is None else sorted(self._checkpoints.glob("*.ckpt"))
+        if files and status == "success":
+            artifact = wandb.Artifact(f"checkpoints-{self.experiment.id}", type="model")
+            for file in files:
+                artifact.add_file(str(file))
+            self.experiment.log_artifact(artifact)
+
+
+def _open(settings: dict[str, Any], mode: str, finish_seconds: float) -> Any:
+    quiet = wandb.Settings(
+        silent=True, console="off", init_timeout=INIT_SECONDS, finish_timeout=finish_seconds, x_disable_stats=False
+    )
+    if mode == "online":
+        reason = why_not_online()
+        try:
+            if reason is None:
+                return wandb.init(**settings, mode="online", resume="allow", settings=quiet)
+        except wandb.Error as error:
+            reason = str(error).splitlines()[0]
+        print(f"warning: W&B is not online: {reason}; the run is kept offline.", file=sys.stderr, flush=True)
+        mode = "offline"
+    try:
+        return wandb.init(**settings, mode=mode, settings=quiet)  # type: ignore[arg-type]
+    except wandb.errors.UsageError as error:
+        raise InputError(f"logger: W&B refuses these settings: {error}") from error
+
+
+def why_not_online() -> str | None:
+    """Why a run cannot be opened on the server now, None where it can; found out within `REACH_SECONDS`."""
+    if not wandb.login(prompt=False):
+        return "there is no login (run `wandb login` once, or set WANDB_API_KEY)"
+    url = wandb.setup().settings.base_url
+    answers: list[str | None] = []
+
+    def ask() -> None:
+        try:
+            urllib.request.urlopen(url, timeout=REACH_SECONDS).close()
+            answers.append(None)
+        except urllib.error.HTTPError:  # an answer
+            answers.append(None)
+        except (OSError, ValueError) as error:
+            answers.append(f"{url} cannot be reached ({getattr(error, 'reason', error)})")
+
+    asking = threading.Thread(target=ask, daemon=True)  # the timeout above does not cover the name's look-up
+    asking.start()
+    asking.join(REACH_SECONDS)
+    return answers[0] if answers else f"{url} does not answer within {REACH_SECONDS:.0f} s"
+
+
+def sync_command(run: Any, unfinished: bool) -> str | None:
+    """What uploads the run: an offline one, one folder for each part of it, or what is left of an online one."""
+    folder = Path(run.dir).parent
+    if run.offline:
+        return f"wandb sync {' '.join(map(str, sorted(folder.parent.glob('offline-run-*'))))}"
+    return f"wandb sync {folder}" if unfinished else None
