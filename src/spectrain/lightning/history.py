@@ -77,12 +77,10 @@ class RunHistory(pl.Callback):
         """One row: step, seconds, cpu_seconds, the validation's metrics, ``band_j`` energies; and the throughput."""
         metrics = {name: float(value) for name, value in _metrics(pl_module).compute().items()}
         row = {"step": trainer.global_step, "seconds": self.clock.seconds, "cpu_seconds": self.clock.cpu_seconds}
-        if self.rows and row["seconds"] > self.rows[-1]["seconds"]:
-            rate = (row["step"] - self.rows[-1]["step"]) / (row["seconds"] - self.rows[-1]["seconds"])
-            log_scalars(trainer, {"time/steps_per_second": rate})
         bands = self._bands(trainer, pl_module)
         self.rows.append({**row, **metrics, **bands})
-        log_row(trainer, row, bands)
+        log_times(trainer, self.rows)
+        log_scalars(trainer, {f"spectrum/{name}": energy for name, energy in bands.items()})
 
     def _bands(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
         basis = self._spectrum.initial
@@ -136,10 +134,13 @@ def predict_all(pl_module: pl.LightningModule, data: Any) -> None:
             _metrics(pl_module).update(pl_module(x.to(pl_module.device, pl_module.dtype)))
 
 
-def log_row(trainer: pl.Trainer, row: dict[str, float], bands: dict[str, float]) -> None:
-    """What a row has beside the validation's metrics, which the module logs."""
-    times = {f"time/{name}": row[name] for name in ("seconds", "cpu_seconds")}
-    log_scalars(trainer, times | {f"spectrum/{name}": value for name, value in bands.items()})
+def log_times(trainer: pl.Trainer, rows: list[dict[str, float]]) -> None:
+    """Seconds up to the last row, and the throughput since the one before."""
+    last, before = rows[-1], rows[-2] if len(rows) > 1 else rows[-1]
+    values = {f"time/{name}": last[name] for name in ("seconds", "cpu_seconds")}
+    if last["seconds"] > before["seconds"]:
+        values["time/steps_per_second"] = (last["step"] - before["step"]) / (last["seconds"] - before["seconds"])
+    log_scalars(trainer, values)
 
 
 def _metrics(pl_module: pl.LightningModule) -> ImageMetrics:

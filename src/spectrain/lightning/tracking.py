@@ -15,12 +15,12 @@ import numpy as np
 import pytorch_lightning as pl
 import wandb
 from matplotlib.figure import Figure
-from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.exceptions import SIGTERMException  # type: ignore[attr-defined]
 from torch import Tensor
 
 from spectrain.lightning.tracker import Tracker
-from spectrain.lightning.wandb_run import sync_command
+from spectrain.lightning.wandb_run import WandbRun
 from spectrain.spectrum import Spectrum
 from spectrain.spectrum.measures import condition_number
 
@@ -66,9 +66,9 @@ def _log10(values: Tensor) -> np.ndarray:
 
 
 def _histograms(inner: Any, logs: Mapping[str, np.ndarray], step: int) -> None:
-    if isinstance(inner, WandbLogger):
+    if isinstance(inner, WandbRun):
         made = {name: wandb.Histogram(np_histogram=np.histogram(v, BINS)) for name, v in logs.items() if len(v)}
-        inner.experiment.log({**made, "trainer/global_step": step})
+        inner.log_metrics(made, step)
     elif isinstance(inner, TensorBoardLogger):
         for name, values in logs.items():
             if len(values):
@@ -92,29 +92,29 @@ def show(
     """Send the end of a run to its trackers and close them: figures, the table of modes, the summary, checkpoints."""
     for tracker in trackers(trainer):
         inner: Any = tracker.inner
-        if isinstance(inner, WandbLogger):
-            tracker.put(partial(_show_wandb, inner.experiment, summary, drawn, modes, trainer.global_step))
+        if isinstance(inner, WandbRun):
+            tracker.put(partial(_show_wandb, inner, summary, drawn, modes, trainer.global_step))
         elif isinstance(inner, TensorBoardLogger):
             tracker.put(partial(_show_tensorboard, inner, drawn, trainer.global_step))
         _close(tracker)
-        if isinstance(inner, WandbLogger) and (command := sync_command(inner.experiment, bool(tracker.left))):
+        if isinstance(inner, WandbRun) and (command := inner.sync_command(bool(tracker.left))):
             print(f"to see the run in Weights & Biases: {command}")
 
 
 def _close(tracker: Tracker, exit_code: int = 0) -> None:
     """W&B's run is finished now: a later job of a sweep must not log into it."""
     inner: Any = tracker.inner
-    finish = partial(inner.experiment.finish, exit_code=exit_code) if isinstance(inner, WandbLogger) else None
+    finish = partial(inner.experiment.finish, exit_code=exit_code) if isinstance(inner, WandbRun) else None
     tracker.close("failed" if exit_code else "success", finish)
 
 
-def _show_wandb(run: Any, summary: Mapping[str, Any], drawn: Any, modes: Any, step: int) -> None:
+def _show_wandb(inner: WandbRun, summary: Mapping[str, Any], drawn: Any, modes: Any, step: int) -> None:
     media: dict[str, Any] = {f"figures/{name}": wandb.Image(str(path)) for name, path, _ in drawn}
     if modes is not None:
         rows = [[v if math.isfinite(v) else None for v in row] for row in zip(*modes.values(), strict=True)]
         media["spectrum/modes"] = wandb.Table(columns=list(modes), data=rows)
-    run.log({**media, "trainer/global_step": step})
-    run.summary.update({f"final/{key}": value for key, value in summary.items()})
+    inner.log_metrics(media, step)
+    inner.experiment.summary.update({f"final/{key}": value for key, value in summary.items()})
 
 
 def _show_tensorboard(inner: TensorBoardLogger, drawn: Any, step: int) -> None:
@@ -132,7 +132,7 @@ class Alerts(pl.Callback):
             return
         for tracker in trackers(trainer):
             inner: Any = tracker.inner
-            if isinstance(inner, WandbLogger):
+            if isinstance(inner, WandbRun):
                 run = inner.experiment
                 if preempted:
                     tracker.put(run.mark_preempting)

@@ -5,6 +5,7 @@ import sys
 import threading
 import urllib.error
 import urllib.request
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,39 @@ FINISH_SECONDS = 5  # at the end, beside what Tracker waits
 UPLOAD_SECONDS = 600  # the same where checkpoints are to be uploaded
 
 
+class WandbRun(WandbLogger):
+    """Numbers W&B's own rows by the trainer's step, and makes one artifact of best.ckpt and last.ckpt where asked.
+
+    WandbLogger counts rows from 0 in every part of a resumed run, so that parts overlap, and would call both files the
+    best.
+    """
+
+    def __init__(self, run: Any, folder: Path, checkpoints: bool) -> None:
+        super().__init__(experiment=run)
+        self._folder, self._checkpoints = folder, checkpoints
+
+    def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
+        """Into the row of `step`; media as well as scalars."""
+        row = dict(metrics) if step is None else {**metrics, "trainer/global_step": step}
+        self.experiment.log(row, step=step)
+
+    def finalize(self, status: str) -> None:
+        """Add the artifact."""
+        files = sorted((self._folder / "checkpoints").glob("*.ckpt"))
+        if self._checkpoints and files and status == "success":
+            artifact = wandb.Artifact(f"checkpoints-{self.experiment.id}", type="model")
+            for file in files:
+                artifact.add_file(str(file))
+            self.experiment.log_artifact(artifact)
+
+    def sync_command(self, unfinished: bool) -> str | None:
+        """What uploads the run: an offline one, one folder for each part of it, or what is left of an online one."""
+        pattern = "offline-run-*" if self.experiment.offline else f"run-*-{self.experiment.id}"
+        if not self.experiment.offline and not unfinished:
+            return None
+        return f"wandb sync {' '.join(str(part) for part in sorted((self._folder / 'wandb').glob(pattern)))}"
+
+
 def wandb_logger(
     run_dir: str | Path,
     *,
@@ -30,7 +64,7 @@ def wandb_logger(
     tags: list[str] | None = None,
     mode: str = "offline",
     checkpoints: bool = False,
-) -> WandbLogger:
+) -> WandbRun:
     """A W&B run in `run_dir`; its id is made once and kept there, so that a resumed run goes on in the same one.
 
     ``mode="offline"`` needs no account. ``mode="online"`` without a login, or a server that does not answer, is said in
@@ -52,7 +86,7 @@ def wandb_logger(
         "group": group,
         "job_type": job_type,
         "tags": tags,
-        "dir": str(run_dir),
+        "dir": str(Path(run_dir).absolute()),  # W&B's own process may have been started in another folder
         "id": run_id,
         "reinit": "finish_previous",  # of a job in this process that failed; wandb would go on in its run
     }
@@ -60,24 +94,7 @@ def wandb_logger(
     run = _open(settings, mode, finish)
     run.define_metric("trainer/global_step")
     run.define_metric("*", step_metric="trainer/global_step", step_sync=True)
-    return _Run(run, Path(run_dir) / "checkpoints" if checkpoints else None)
-
-
-class _Run(WandbLogger):
-    """Makes one artifact of best.ckpt and last.ckpt at the end, where asked; WandbLogger would call both the best."""
-
-    def __init__(self, run: Any, checkpoints: Path | None) -> None:
-        super().__init__(experiment=run)
-        self._checkpoints = checkpoints
-
-    def finalize(self, status: str) -> None:
-        """Add the artifact."""
-        files = [] if self._checkpoints is None else sorted(self._checkpoints.glob("*.ckpt"))
-        if files and status == "success":
-            artifact = wandb.Artifact(f"checkpoints-{self.experiment.id}", type="model")
-            for file in files:
-                artifact.add_file(str(file))
-            self.experiment.log_artifact(artifact)
+    return WandbRun(run, Path(run_dir), checkpoints)
 
 
 def _open(settings: dict[str, Any], mode: str, finish_seconds: float) -> Any:
@@ -85,25 +102,24 @@ def _open(settings: dict[str, Any], mode: str, finish_seconds: float) -> Any:
         silent=True, console="off", init_timeout=INIT_SECONDS, finish_timeout=finish_seconds, x_disable_stats=False
     )
     if mode == "online":
-        reason = why_not_online()
+        reason = unreachable(wandb.setup().settings.base_url)
         try:
+            if reason is None and not wandb.login(prompt=False):
+                reason = "there is no login (run `wandb login` once, or set WANDB_API_KEY)"
             if reason is None:
                 return wandb.init(**settings, mode="online", resume="allow", settings=quiet)
-        except wandb.Error as error:
+        except Exception as error:  # whatever the network makes of it
             reason = str(error).splitlines()[0]
         print(f"warning: W&B is not online: {reason}; the run is kept offline.", file=sys.stderr, flush=True)
         mode = "offline"
     try:
-        return wandb.init(**settings, mode=mode, settings=quiet)  # type: ignore[arg-type]
+        return wandb.init(**settings, mode=mode, resume="allow", settings=quiet)  # type: ignore[arg-type]
     except wandb.errors.UsageError as error:
         raise InputError(f"logger: W&B refuses these settings: {error}") from error
 
 
-def why_not_online() -> str | None:
-    """Why a run cannot be opened on the server now, None where it can; found out within `REACH_SECONDS`."""
-    if not wandb.login(prompt=False):
-        return "there is no login (run `wandb login` once, or set WANDB_API_KEY)"
-    url = wandb.setup().settings.base_url
+def unreachable(url: str) -> str | None:
+    """Why a server does not answer, None where it does; found out within `REACH_SECONDS`."""
     answers: list[str | None] = []
 
     def ask() -> None:
@@ -119,11 +135,3 @@ def why_not_online() -> str | None:
     asking.start()
     asking.join(REACH_SECONDS)
     return answers[0] if answers else f"{url} does not answer within {REACH_SECONDS:.0f} s"
-
-
-def sync_command(run: Any, unfinished: bool) -> str | None:
-    """What uploads the run: an offline one, one folder for each part of it, or what is left of an online one."""
-    folder = Path(run.dir).parent
-    if run.offline:
-        return f"wandb sync {' '.join(map(str, sorted(folder.parent.glob('offline-run-*'))))}"
-    return f"wandb sync {folder}" if unfinished else None
