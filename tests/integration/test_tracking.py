@@ -23,6 +23,8 @@ PINN = (
     *("trainer.val_check_interval=2", "trainer.log_every_n_steps=1", "model.width=8", "model.depth=2"),
 )
 
+ADAM = ("optimizer=adam", "optimizer.lr=1e-3", "~optimizer.mu", "preconditioner=sample", "spectral_map=power")
+
 
 def csv_columns(folder: Path) -> dict[str, dict[int, float]]:
     """{scalar: {step: value}} of metrics.csv."""
@@ -106,10 +108,7 @@ def test_tensorboard_has_the_same_scalars_as_metrics_csv(tmp_path: Path) -> None
     assert tags["histograms"] == ["spectrum/log10_eigenvalues"], "without S there is no second spectrum"
 
 
-@pytest.mark.parametrize(
-    "words",
-    [(), ("optimizer=adam", "optimizer.lr=1e-3", "~optimizer.mu", "preconditioner=sample", "spectral_map=power")],
-)
+@pytest.mark.parametrize("words", [(), ADAM])
 def test_a_run_on_an_equation_logs_the_same_groups(tmp_path: Path, words: tuple[str, ...]) -> None:
     tiny = ("trainer.accelerator=cpu", "logger=wandb", "figures=false", *PINN)
     train(tmp_path / "r", *words, *(("spectrum.every_n_steps=2",) if words else ()), tiny=tiny)
