@@ -7,6 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
+
 STYLE = """
 :root { color-scheme: light; }
 body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 62rem; padding: 1rem; color: #222; }
@@ -16,14 +18,18 @@ table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nu
 th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #eee; white-space: nowrap; }
 th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
 .one th:nth-child(2), .one td:nth-child(2) { text-align: right; }
+.one th:first-child, .one td:first-child { position: sticky; left: 0; background: #fff; }
 th { border-bottom: 2px solid #888; } .sortable th { cursor: pointer; user-select: none; }
 tr.ours td { background: #eef6fb; } tr.best td { font-weight: 600; }
 .wide { overflow-x: auto; } figure { margin: 1rem 0; overflow-x: auto; }
-svg, img { max-width: 100%; height: auto; }
+svg, img { max-width: 100%; height: auto; } figure svg { width: 52rem; }
 figcaption { font-size: .85rem; color: #555; }
 code { font-size: .8rem; background: #f5f5f5; padding: .1rem .3rem; white-space: pre-wrap; overflow-wrap: anywhere; }
 details { margin: .3rem 0; } summary { cursor: pointer; }
-@media (max-width: 40rem) { figure svg, figure img { max-width: none; width: 36rem; } }
+@media (max-width: 40rem) {
+  figure svg { max-width: none; width: 36rem; } figure img { max-width: 36rem; }
+  .one td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 9rem; }
+}
 """
 SORT = """
 document.querySelectorAll('table.sortable th').forEach(th => th.addEventListener('click', () => {
@@ -80,7 +86,9 @@ def figure(content: str, caption: str = "") -> str:
 
 
 def image(path: Path) -> str:
-    """A PNG or GIF as an <img> element that carries it."""
+    """A PNG or GIF as an <img> element that carries it, as wide as the figure: saved PNGs have two pixels for one."""
+    with Image.open(path) as opened:
+        width = opened.width // (2 if opened.format == "PNG" else 1)
     data = base64.b64encode(path.read_bytes()).decode()
     kind = path.suffix.lstrip(".").lower()
-    return f'<img alt="{html.escape(path.stem)}" src="data:image/{kind};base64,{data}">'
+    return f'<img width="{width}" alt="{html.escape(path.stem)}" src="data:image/{kind};base64,{data}">'

@@ -66,7 +66,7 @@ def _numbers(runs: list[Run]) -> str:
         )
         for run in runs
     ]
-    return table(["run", *names, *(name.replace("_", " ") for name in costs)], lines, "sortable one")
+    return table(["run", *names, *costs], lines, "sortable one")
 
 
 def _all_numbers(runs: list[Run]) -> str:
@@ -138,7 +138,8 @@ def _pictures(runs: list[Run]) -> str:
     parts = []
     for name in dict.fromkeys(file.name for _, file in files):
         if Path(name).stem not in CURVES:
-            parts.append(f"<h3>{html.escape(Path(name).stem.replace('_', ' '))}</h3>")
+            moving = " over time" if name.endswith(".gif") else ""
+            parts.append(f"<h3>{html.escape(Path(name).stem.replace('_', ' '))}{moving}</h3>")
             parts += [figure(image(file), run.name) for run, file in files if file.name == name]
     return f"<h2>Figures</h2>{''.join(parts)}" if parts else ""
 

@@ -12,8 +12,8 @@ import yaml
 from spectrain.errors import InputError
 
 TIMES = ("step", "seconds", "cpu_seconds")
-# Keys that name the run, and differ between any two.
-OWN_KEYS = ("paths.", "ckpt_path", "callbacks.", "logger.", "allow_targets", "show_traceback")
+# Keys that name the run and differ between any two, and those that repeat others.
+OWN_KEYS = ("paths.", "ckpt_path", "logger.", "callbacks.", "schedule.max_steps", "preconditioner.spectral_map.")
 
 
 @dataclass(frozen=True)
