@@ -3,8 +3,10 @@
 import csv
 import json
 import math
+import re
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +18,7 @@ from wandb_files import parts
 
 from spectrain.lightning import Tracker
 
-GROUPS = {"train", "val", "spectrum", "preconditioner", "optimizer", "time", "trainer", "figures"}
+GROUPS = {"train", "val", "spectrum", "preconditioner", "optimizer", "time"}
 LAST = "checkpoints/last.ckpt"
 PINN = (
     *("experiment=pinn_poisson2d", "data.points=40", "data.boundary_points=16", "trainer.max_steps=4"),
@@ -32,6 +34,12 @@ def csv_columns(folder: Path) -> dict[str, dict[int, float]]:
         rows = list(csv.DictReader(file))
     names = [name for name in rows[0] if name != "step"]
     return {name: {int(row["step"]): float(row[name]) for row in rows if row[name]} for name in names}
+
+
+def undocumented(names: Iterable[str]) -> set[str]:
+    """Scalars that the table of docs/dashboards.md does not have."""
+    table = (Path(__file__).parents[2] / "docs" / "dashboards.md").read_text(encoding="utf-8")
+    return {re.sub(r"band_\d+", "band_0", name) for name in names} - set(re.findall(r"`([a-z]+/[a-z0-9_]+)`", table))
 
 
 def wandb_columns(rows: list[dict[str, Any]]) -> dict[str, dict[int, float]]:
@@ -59,7 +67,7 @@ def test_wandb_has_the_same_scalars_as_metrics_csv(tracked: Path) -> None:
     assert found.keys() == expected.keys()
     for name, column in expected.items():
         assert found[name] == pytest.approx(column, rel=1e-6, nan_ok=True), name
-    assert {name.partition("/")[0] for name in found} <= GROUPS
+    assert {name.partition("/")[0] for name in found} <= GROUPS and undocumented(found) == set()
     wanted = {"train/loss", "val/psnr", "spectrum/condition_after", "spectrum/band_0", "preconditioner/strength"}
     assert wanted | {"time/seconds", "time/cpu_seconds", "time/steps_per_second", "time/refresh_share"} <= found.keys()
 
@@ -116,7 +124,7 @@ def test_a_run_on_an_equation_logs_the_same_groups(tmp_path: Path, words: tuple[
     found = wandb_columns(part.rows)
     assert found.keys() == csv_columns(tmp_path / "r").keys()
     assert {"train/loss", "val/l2_error", "time/cpu_seconds", "time/steps_per_second"} <= found.keys()
-    assert ("spectrum/condition_after" in found) == bool(words)
+    assert ("spectrum/condition_after" in found) == bool(words) and undocumented(found) == set()
     with (tmp_path / "r" / "modes.csv").open(newline="") as file:
         modes = list(csv.DictReader(file))
     assert all(math.isfinite(float(row["energy"])) for row in modes)

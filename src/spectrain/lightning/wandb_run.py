@@ -17,6 +17,7 @@ from spectrain.errors import InputError
 REACH_SECONDS = 3.0  # for the server's first answer
 INIT_SECONDS = 20.0  # for the run to be opened there
 FINISH_SECONDS = 5  # at the end, beside what Tracker waits
+NO_LOGIN = "there is no login (run `wandb login` once, or set WANDB_API_KEY)"
 UPLOAD_SECONDS = 600  # the same where checkpoints are to be uploaded
 
 
@@ -105,7 +106,7 @@ def _open(settings: dict[str, Any], mode: str, finish_seconds: float) -> Any:
         reason = unreachable(wandb.setup().settings.base_url)
         try:
             if reason is None and not wandb.login(prompt=False):
-                reason = "there is no login (run `wandb login` once, or set WANDB_API_KEY)"
+                reason = NO_LOGIN
             if reason is None:
                 return wandb.init(**settings, mode="online", resume="allow", settings=quiet)
         except Exception as error:  # whatever the network makes of it
