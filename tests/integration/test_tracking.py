@@ -196,6 +196,25 @@ def test_online_without_a_network_starts_at_once_and_goes_on_offline(
     assert part.steps()[-1] == 6
 
 
+def test_a_wandb_that_does_not_start_at_all_costs_its_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    working = wandb.init
+
+    def init(**settings: Any) -> Any:
+        if settings["mode"] == "offline":
+            raise wandb.errors.CommError("no process")
+        return working(**settings)
+
+    monkeypatch.setattr(wandb, "init", init)
+    outcome = call(*TINY, "logger=wandb", "paths.run_dir=r")
+    assert outcome.code == 0, outcome.err
+    assert "warning: W&B does not start: no process; the run goes on without it." in outcome.err
+    assert "wandb sync" not in outcome.out
+
+
+def test_what_wandb_refuses_is_a_mistake_of_ones_own() -> None:
+    assert "W&B refuses" in call(*TINY, "logger=wandb", "logger.project=a/b", "paths.run_dir=r").error
+
+
 @pytest.mark.parametrize("kind", ["raises", "hangs"])
 def test_a_tracker_that_is_broken_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
     def log_metrics(self: TensorBoardLogger, metrics: Any, step: int | None = None) -> None:

@@ -49,7 +49,7 @@ class WandbRun(WandbLogger):
     def sync_command(self, unfinished: bool) -> str | None:
         """What uploads the run: an offline one, one folder for each part of it, or what is left of an online one."""
         pattern = "offline-run-*" if self.experiment.offline else f"run-*-{self.experiment.id}"
-        if not self.experiment.offline and not unfinished:
+        if self.experiment.disabled or not (self.experiment.offline or unfinished):
             return None
         return f"wandb sync {' '.join(str(part) for part in sorted((self._folder / 'wandb').glob(pattern)))}"
 
@@ -117,6 +117,9 @@ def _open(settings: dict[str, Any], mode: str, finish_seconds: float) -> Any:
         return wandb.init(**settings, mode=mode, resume="allow", settings=quiet)  # type: ignore[arg-type]
     except wandb.errors.UsageError as error:
         raise InputError(f"logger: W&B refuses these settings: {error}") from error
+    except (wandb.Error, OSError) as error:  # such as a process of its own that does not start
+        print(f"warning: W&B does not start: {error}; the run goes on without it.", file=sys.stderr, flush=True)
+        return wandb.init(mode="disabled", settings=quiet)
 
 
 def unreachable(url: str) -> str | None:
