@@ -17,6 +17,7 @@ from pytorch_lightning.loggers import TensorBoardLogger
 from wandb_files import parts
 
 from spectrain.lightning import Tracker
+from spectrain.lightning.wandb_records import last_step
 
 GROUPS = {"train", "val", "spectrum", "preconditioner", "optimizer", "time"}
 LAST = "checkpoints/last.ckpt"
@@ -75,6 +76,19 @@ def test_wandb_has_the_same_scalars_as_metrics_csv(tracked: Path) -> None:
 def test_wandb_steps_rise_and_number_its_own_rows(tracked: Path) -> None:
     (part,) = parts(tracked)
     assert part.steps() == sorted(set(part.steps())) == [row["_step"] for row in part.rows]
+
+
+def test_the_last_step_is_read_from_wandbs_own_file_however_short_it_is(tracked: Path, tmp_path: Path) -> None:
+    parts(tracked)
+    assert last_step(tracked) == 6 and last_step(tmp_path) == 0
+    (file,) = (tracked / "wandb").glob("offline-run-*/run-*.wandb")
+    place = tmp_path / "wandb" / "offline-run-x" / "run-x.wandb"
+    place.parent.mkdir(parents=True)
+    seen = set()
+    for length in range(0, file.stat().st_size, 499):  # killed anywhere
+        place.write_bytes(file.read_bytes()[:length])
+        seen.add(last_step(tmp_path))
+    assert {0, 3, 5} <= seen <= set(range(7))
 
 
 def test_wandb_has_configuration_names_histograms_figures_modes_and_checkpoints(tracked: Path) -> None:

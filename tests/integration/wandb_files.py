@@ -1,12 +1,12 @@
 """Reads back what W&B wrote for an offline run: the run's own .wandb file, by W&B's own message classes."""
 
 import json
-import struct
 import time
-from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from spectrain.lightning.wandb_records import records
 
 
 @dataclass
@@ -44,12 +44,8 @@ def parts(folder: Path, patience: float = 30.0) -> list[Written]:
 
 def read(file: Path) -> Written:
     """One .wandb file, as far as it is written."""
-    from wandb.proto import wandb_internal_pb2
-
     part = Written()
-    for data in leveldb_records(file.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
+    for record in records(file):
         kind = record.WhichOneof("record_type")
         if kind == "history":
             part.rows.append(items(record.history.item))
@@ -74,19 +70,3 @@ def read(file: Path) -> Written:
 def items(found: Any) -> dict[str, Any]:
     """{key: value} of W&B's list of items."""
     return {item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in found}
-
-
-def leveldb_records(raw: bytes) -> Iterator[bytes]:
-    """LevelDB's log format after 7 bytes of W&B's own: blocks of 32 KiB, chunks (crc 4, length 2, type 1, data)."""
-    place, collected = 7, b""
-    while place + 7 <= len(raw):
-        left = 32768 - place % 32768
-        if left < 7:
-            place += left
-            continue
-        length, kind = struct.unpack_from("<HB", raw, place + 4)
-        collected += raw[place + 7 : place + 7 + length]
-        place += 7 + length
-        if kind in (1, 4):  # whole, last
-            yield collected
-            collected = b""

@@ -36,8 +36,9 @@ def build_tracker(cfg: DictConfig, folder: Path, processes: int = 1) -> list[Log
         names = {"tags": tags(cfg), **_group(processes)}
         cfg.logger = {**cfg.logger, **{key: value for key, value in names.items() if cfg.logger.get(key) is None}}
     patience = {"patience": float(UPLOAD_SECONDS)} if cfg.logger.get("checkpoints") else {}
-    first_step = last_logged_step(folder) if cfg.ckpt_path is not None else 0
-    return [Tracker(build.build(cfg, "logger"), first_step, **patience)]
+    inner = build.build(cfg, "logger")
+    first_step = getattr(inner, "last_step", last_logged_step(folder)) if cfg.ckpt_path is not None else 0
+    return [Tracker(inner, first_step, **patience)]
 
 
 def tags(cfg: DictConfig) -> list[str]:

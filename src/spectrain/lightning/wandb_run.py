@@ -13,6 +13,7 @@ import wandb
 from pytorch_lightning.loggers import WandbLogger
 
 from spectrain.errors import InputError
+from spectrain.lightning.wandb_records import last_step
 
 REACH_SECONDS = 3.0  # for the server's first answer
 INIT_SECONDS = 20.0  # for the run to be opened there
@@ -31,6 +32,7 @@ class WandbRun(WandbLogger):
     def __init__(self, run: Any, folder: Path, checkpoints: bool) -> None:
         super().__init__(experiment=run)
         self._folder, self._checkpoints = folder, checkpoints
+        self.last_step = last_step(folder)  # of an earlier part; fewer than were logged, where that was killed
 
     def log_metrics(self, metrics: Mapping[str, Any], step: int | None = None) -> None:
         """Into the row of `step`; media as well as scalars."""
