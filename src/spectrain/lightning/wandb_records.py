@@ -20,6 +20,8 @@ def records(file: Path) -> Iterator[wandb_internal_pb2.Record]:
             place += left
             continue
         length, kind = struct.unpack_from("<HB", raw, place + 4)
+        if place + 7 + length > len(raw):
+            return
         collected += raw[place + 7 : place + 7 + length]
         place += 7 + length
         if kind in (1, 4):  # whole, last
