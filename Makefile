@@ -11,7 +11,7 @@ RUN = @command -v "$(PYTHON)" >/dev/null 2>&1 || { \
 	"$(PYTHON)" scripts/with_venv.py
 
 .DEFAULT_GOAL := help
-.PHONY: help train evaluate compare test test-slow test-gpu docs lint format venv clean clean-venv
+.PHONY: help train evaluate compare report test test-slow test-gpu docs lint format venv clean clean-venv
 
 help: ## show this list
 	@echo 'usage: make TARGET [ARGS="..."] [PYTHON=python3.12]'
@@ -25,6 +25,9 @@ evaluate: ## evaluate a checkpoint: make evaluate ARGS="ckpt_path=runs/.../check
 
 compare: ## race methods over tasks in equal CPU time: make compare ARGS="race=photographs budget=20"
 	$(RUN) --args python scripts/compare.py
+
+report: ## one offline page of runs: make report ARGS="runs/A runs/B"
+	$(RUN) --args python scripts/report.py
 
 test: ## run the quick tests; ARGS are pytest's: make test ARGS="-k spectrum -x"
 	$(RUN) --args python -m pytest

@@ -38,6 +38,7 @@ THIRD_PARTY = {
     "pytorch_lightning": {"data", "lightning", "cli"},
     "lightning_utilities": {"lightning"},
     "wandb": {"lightning"},
+    "wandb_workspaces": {"lightning"},
     "rich": {"lightning", "cli"},
     "psutil": {"lightning"},
     "safetensors": {"lightning", "cli"},

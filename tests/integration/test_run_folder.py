@@ -40,7 +40,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 def test_the_folder_holds_what_was_promised_and_nothing_else(whole: tuple[Path, dict[str, Any]]) -> None:
     folder, _ = whole
     found = {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
-    expected = {"config.yaml", "metrics.csv", "history.csv", "summary.json"}
+    expected = {"config.yaml", "metrics.csv", "history.csv", "modes.csv", "summary.json"}
     expected |= {"checkpoints/best.ckpt", "checkpoints/last.ckpt"}
     expected |= {f"figures/{name}.{suffix}" for name in FIGURES for suffix in ("png", "pdf", "npz")}
     assert found - {f for f in found if f.startswith("baseline/")} == expected

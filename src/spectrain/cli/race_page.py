@@ -7,32 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from spectrain import plots
+from spectrain.cli import page
 from spectrain.cli.race_cells import Result
 from spectrain.cli.standings import Metric, Standing
-
-STYLE = """
-:root { color-scheme: light; }
-body { font: 15px/1.5 system-ui, sans-serif; margin: 0 auto; max-width: 62rem; padding: 1rem; color: #222; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; border-top: 1px solid #ddd; padding-top: 1rem; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { padding: .25rem .6rem; text-align: right; border-bottom: 1px solid #eee; white-space: nowrap; }
-th:nth-child(-n+2), td:nth-child(-n+2) { text-align: left; }
-th { cursor: pointer; border-bottom: 2px solid #888; user-select: none; }
-tr.ours td { background: #eef6fb; } tr.best td { font-weight: 600; }
-.wide { overflow-x: auto; } figure { margin: 1rem 0; } svg { max-width: 100%; height: auto; }
-code { font-size: .8rem; background: #f5f5f5; padding: .1rem .3rem; white-space: pre-wrap; overflow-wrap: anywhere; }
-details { margin: .3rem 0; }
-"""
-SORT = """
-document.querySelectorAll('table.sortable th').forEach(th => th.addEventListener('click', () => {
-  const body = th.closest('table').tBodies[0], column = th.cellIndex;
-  const falling = th.dataset.order === 'rising'; th.dataset.order = falling ? 'falling' : 'rising';
-  const value = row => { const text = row.cells[column].dataset.value ?? row.cells[column].textContent;
-    return text === '' || isNaN(text) ? text : Number(text); };
-  [...body.rows].sort((a, b) => { const x = value(a), y = value(b);
-    return (x > y ? 1 : x < y ? -1 : 0) * (falling ? -1 : 1); }).forEach(row => body.append(row));
-}));
-"""
 
 
 def write_page(place: Path, config: Any, results: Sequence[Result], table: Sequence[Standing], metric: Metric) -> Path:
@@ -44,16 +21,7 @@ def write_page(place: Path, config: Any, results: Sequence[Result], table: Seque
         mine = [r for r in results if r.cell.task == task]
         parts += [f"<h2>{html.escape(task)}</h2>", _table(rows, race, metric), _curves(rows, mine, race, metric)]
         parts += [_pictures(rows, mine, metric), _commands(mine, race)]
-    body = "\n".join(parts)
-    head = '<meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">'
-    title = f"<title>Race: {html.escape(str(race['name']))}</title>"
-    page = place / "index.html"
-    page.write_text(
-        f'<!doctype html><html lang="en"><head>{head}{title}<style>{STYLE}</style></head>'
-        f"<body>{body}<script>{SORT}</script></body></html>\n",
-        encoding="utf-8",
-    )
-    return page
+    return page.write_document(place / "index.html", f"Race: {race['name']}", "\n".join(parts))
 
 
 def _rules(config: Any) -> str:
@@ -78,29 +46,20 @@ def _count(things: Sequence[Any], name: str) -> str:
 
 def _table(rows: Sequence[Standing], race: Any, metric: Metric) -> str:
     names = ("method", "", f"final {_label(race, metric)}", "range over seeds", "rate", "steps", "CPU s", "s to target")
-    head = "".join(f"<th>{html.escape(name)}</th>" for name in (*names, "ratio", "failed"))
     best = metric.best([s.final for s in rows])
     lines = []
     for s in rows:
         kinds = " ".join(["" if s.baseline else "ours", "best" if s.final == best else ""]).strip()
         spread = f"{min(s.finals):.4g} – {max(s.finals):.4g}"
         cells = [
-            f"<td>{html.escape(s.method)}</td>",
-            f"<td>{'baseline' if s.baseline else 'modified spectrum'}</td>",
-            *(_number(value) for value in (s.final,)),
+            page.text_cell(s.method),
+            page.text_cell("baseline" if s.baseline else "modified spectrum"),
+            page.number_cell(s.final),
             f'<td data-value="{min(s.finals)}">{spread}</td>',
-            *(_number(value) for value in (s.rate, s.steps, s.cpu_seconds, s.seconds, s.ratio, s.failed)),
+            *(page.number_cell(value) for value in (s.rate, s.steps, s.cpu_seconds, s.seconds, s.ratio, s.failed)),
         ]
-        lines.append(f'<tr class="{kinds}">{"".join(cells)}</tr>')
-    return (
-        f'<div class="wide"><table class="sortable"><thead><tr>{head}</tr></thead>'
-        f"<tbody>{''.join(lines)}</tbody></table></div>"
-    )
-
-
-def _number(value: float) -> str:
-    shown = f"{value:.4g}" if math.isfinite(value) else ("not reached" if math.isinf(value) else "–")
-    return f'<td data-value="{value if math.isfinite(value) else 1e300}">{shown}</td>'
+        lines.append(page.row(cells, kinds))
+    return page.table((*names, "ratio", "failed"), lines)
 
 
 def _curves(rows: Sequence[Standing], results: Sequence[Result], race: Any, metric: Metric) -> str:
@@ -117,14 +76,14 @@ def _curves(rows: Sequence[Standing], results: Sequence[Result], race: Any, metr
     columns: dict[str, Any] = dict(
         zip(("method", "seed", "seconds", "step", "value"), zip(*points, strict=True), strict=True)
     )
-    figure = plots.race_figure(
+    curves = plots.race_figure(
         **columns,
         label=_label(race, metric),
         target=rows[0].target,
         logarithmic=not metric.higher,
     )
     caption = "Each method at its best rate; line: median over the seeds, band: their range, dotted: the target."
-    return f"<figure>{plots.svg_text(figure)}<figcaption>{caption}</figcaption></figure>"
+    return page.figure(plots.svg_text(curves), caption)
 
 
 def _pictures(rows: Sequence[Standing], results: Sequence[Result], metric: Metric) -> str:
@@ -142,7 +101,7 @@ def _pictures(rows: Sequence[Standing], results: Sequence[Result], metric: Metri
             pictures.append(arrays["target"])
         titles.append(f"{s.method}, {metric.final(result):.4g}")
         pictures.append(arrays["reconstruction"])
-    return f"<figure>{plots.svg_text(plots.pictures_figure(titles, pictures))}</figure>" if pictures else ""
+    return page.figure(plots.svg_text(plots.pictures_figure(titles, pictures))) if pictures else ""
 
 
 def _commands(results: Sequence[Result], race: Any) -> str:

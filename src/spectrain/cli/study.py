@@ -16,6 +16,7 @@ from spectrain.cli import build
 from spectrain.cli.allowlist import check_targets
 from spectrain.cli.overrides import composed
 from spectrain.cli.run_folder import choose_run_folder, make_run_folder
+from spectrain.cli.tracker import build_tracker
 from spectrain.cli.validation import validate
 from spectrain.errors import InputError
 from spectrain.lightning.study_report import finish_study
@@ -57,16 +58,17 @@ def run_study(
     if not (folder / "config.yaml").exists():
         make_run_folder(folder, cfg)
     cfg.paths.run_dir = str(folder)
-    logger = build.build(cfg, "logger")
-    if logger is not None:
-        logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
+    loggers = build_tracker(cfg, folder)
+    settings: dict[str, Any] = dict(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
+    for logger in loggers:
+        logger.log_hyperparams(settings)
     print(f"run folder: {folder}", flush=True)
     try:
         findings = study.run(Cells(folder / "cells", train_cell, say=lambda line: print(line, flush=True)))
     except KeyboardInterrupt:
         print(f"Stopped. Start it again with paths.run_dir={folder} to go on; finished parts are kept.")
         raise
-    return finish_study(folder, findings, logger, figures=cfg.figures)
+    return finish_study(folder, findings, loggers, figures=cfg.figures)
 
 
 def _key(word: str) -> str:

@@ -30,9 +30,11 @@ from spectrain.cli.processes import agreed_folder, check_processes
 from spectrain.cli.rank import is_first
 from spectrain.cli.run_folder import choose_run_folder, load_checkpoint, make_run_folder, resumed_config
 from spectrain.cli.study import run_study
+from spectrain.cli.tracker import build_tracker, name_sweep
 from spectrain.cli.validation import validate
 from spectrain.errors import InputError
 from spectrain.lightning import (
+    Alerts,
     AutoCallback,
     AutomaticRate,
     GracefulInterrupt,
@@ -122,7 +124,7 @@ def fit(cfg: DictConfig, folder: Path) -> Run:
         warnings.simplefilter("ignore")  # it is said when the callback chooses them
         spectrum.landmarks(data, data.train_x)  # refuses what it must before anything is written
     history, interrupt = RunHistory(spectrum), GracefulInterrupt()
-    own = [history, spectrum, AutoCallback(spectrum), RandomState(), interrupt, TrainingProgress()]
+    own = [history, spectrum, AutoCallback(spectrum), RandomState(), interrupt, TrainingProgress(), Alerts()]
     if build.is_rate_automatic(cfg):
         own.insert(3, AutomaticRate(spectrum))
 
@@ -131,7 +133,7 @@ def fit(cfg: DictConfig, folder: Path) -> Run:
     trainer.loggers = [MetricsCSV(folder)]
     if is_first():
         make_run_folder(folder, cfg)  # from here on something is written
-        trainer.loggers += filter(None, [build.build(cfg, "logger")])
+        trainer.loggers += build_tracker(cfg, folder, trainer.world_size)
         print(f"run folder: {folder}", flush=True)
     fit_guarded(trainer, module, data, cfg.ckpt_path, interrupt)
     return Run(folder, trainer, module, history, spectrum, interrupt.interrupted)
@@ -231,6 +233,7 @@ def _job(cfg: DictConfig) -> None:
 def main() -> None:
     """Check the command line, then let Hydra run it."""
     _failed.clear()  # of an earlier call in the same process
+    name_sweep()
     launch(_job, "train")
     if _failed:
         print(f"{len(_failed)} of the sweep's jobs failed; each can be repeated alone:", file=sys.stderr)

@@ -73,6 +73,7 @@ rate = Rule(
 )
 seed = Rule(lambda value: _is_int(value) and 0 <= value < 2**32, "a whole number from 0 to 4294967295")
 path = Rule(lambda value: isinstance(value, str) and value != "", "the path of a file or folder, as a text")
+text = Rule(lambda value: isinstance(value, str) and value != "", "a text")
 positive_list = Rule(
     lambda value: OmegaConf.is_list(value) and len(value) > 0 and all(_is_number(v) and v > 0 for v in value),
     "a list of finite numbers above 0, such as [0.5, 1, 2]",
@@ -150,6 +151,13 @@ RULES: dict[str, Rule] = {
     "preconditioner.dtype": optional(choice("float32", "bfloat16", "float64")),
     "schedule.warmup_steps": non_negative_int,
     "logger.mode": choice("online", "offline", "disabled"),
+    "logger.project": text,
+    "logger.entity": optional(text),
+    "logger.name": optional(text),
+    "logger.group": optional(text),
+    "logger.job_type": optional(text),
+    "logger.tags": optional(text_list),
+    "logger.checkpoints": boolean,
     "spectrum.rank": positive_int,
     "spectrum.subset_size": positive_int,
     "spectrum.every_n_steps": positive_int,

@@ -5,7 +5,7 @@ from spectrain.lightning.automatic_rate import AutomaticRate
 from spectrain.lightning.checkpoint_io import WholeCheckpoints
 from spectrain.lightning.history import RunHistory
 from spectrain.lightning.interrupt import GracefulInterrupt
-from spectrain.lightning.loggers import MetricsCSV, wandb_logger
+from spectrain.lightning.loggers import MetricsCSV, last_logged_step
 from spectrain.lightning.module import WideNetworkModule
 from spectrain.lightning.physics_data import PDEDataModule
 from spectrain.lightning.physics_history import PhysicsHistory
@@ -13,8 +13,12 @@ from spectrain.lightning.physics_module import PhysicsModule
 from spectrain.lightning.progress import TrainingProgress
 from spectrain.lightning.random_state import RandomState
 from spectrain.lightning.spectrum_callback import SpectrumCallback
+from spectrain.lightning.tracker import Tracker
+from spectrain.lightning.tracking import Alerts
+from spectrain.lightning.wandb_run import wandb_logger
 
 __all__ = [
+    "Alerts",
     "AutoCallback",
     "AutomaticRate",
     "GracefulInterrupt",
@@ -25,8 +29,10 @@ __all__ = [
     "RandomState",
     "RunHistory",
     "SpectrumCallback",
+    "Tracker",
     "TrainingProgress",
     "WholeCheckpoints",
     "WideNetworkModule",
+    "last_logged_step",
     "wandb_logger",
 ]

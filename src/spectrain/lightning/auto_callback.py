@@ -16,6 +16,7 @@ from spectrain.lightning.automatic_rate import AutomaticRate
 from spectrain.lightning.module import WideNetworkModule
 from spectrain.lightning.spectrum_callback import SpectrumCallback
 from spectrain.lightning.stopwatch import work_seconds
+from spectrain.lightning.tracking import log_scalars
 from spectrain.preconditioners import AutoPreconditioner, Preconditioner
 from spectrain.preconditioners.choice import NONE, Trial
 from spectrain.preconditioners.snapshot import Snapshot
@@ -74,8 +75,7 @@ class AutoCallback(pl.Callback):
                 "preconditioner/eigenvalue_ratio_1_64": auto.looks[-1],
                 "preconditioner/on": float(auto.name != NONE),
             }
-            for logger in trainer.loggers:
-                logger.log_metrics(values, step=trainer.global_step)
+            log_scalars(trainer, values)
         self._seen = len(auto.looks)
         if auto.name != self._name:
             self._name = auto.name

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from spectrain.lightning.module import WideNetworkModule
 from spectrain.lightning.spectrum_callback import SpectrumCallback
+from spectrain.lightning.tracking import log_scalars
 from spectrain.preconditioners import AutoPreconditioner, Preconditioner
 from spectrain.preconditioners.refresh import last_due
 from spectrain.preconditioners.step_size import ITERATIONS, measure_rate
@@ -44,8 +45,7 @@ class AutomaticRate(pl.Callback):
             return
         self._measured = now
         self.measure(trainer, module)
-        for logger in trainer.loggers:
-            logger.log_metrics({"optimizer/auto_lr": float(self.rate or 0)}, step=trainer.global_step)
+        log_scalars(trainer, {"optimizer/auto_lr": float(self.rate or 0)})
 
     def _state_of(self, trainer: pl.Trainer, S: Preconditioner | None) -> list[Any]:
         """Differs where S does. A way without refreshes, or auto that is off, is looked at when one would be due."""

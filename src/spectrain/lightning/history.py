@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from spectrain.lightning.spectrum_callback import SpectrumCallback
+from spectrain.lightning.tracking import log_scalars
 from spectrain.metrics import BandEnergy, FieldMetrics
 from spectrain.preconditioners import evaluating
 
@@ -31,6 +32,7 @@ class RunHistory(pl.Callback):
         self.rows: list[dict[str, float]] = []
         self.edges: list[int] = []
         self.loss, self.best_loss = float("nan"), float("inf")
+        self.energy: Tensor | None = None  # of the last row's residual, per mode
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -76,11 +78,10 @@ class RunHistory(pl.Callback):
         """One row: step, seconds, cpu_seconds, the validation's metrics, ``band_j`` energies; and the throughput."""
         metrics = {name: float(value) for name, value in _metrics(pl_module).compute().items()}
         row = {"step": trainer.global_step, "seconds": self.clock.seconds, "cpu_seconds": self.clock.cpu_seconds}
-        if self.rows and row["seconds"] > self.rows[-1]["seconds"]:
-            rate = (row["step"] - self.rows[-1]["step"]) / (row["seconds"] - self.rows[-1]["seconds"])
-            for logger in trainer.loggers:
-                logger.log_metrics({"time/steps_per_second": rate}, step=trainer.global_step)
-        self.rows.append({**row, **metrics, **self._bands(trainer, pl_module)})
+        bands = self._bands(trainer, pl_module)
+        self.rows.append({**row, **metrics, **bands})
+        log_times(trainer, self.rows)
+        log_scalars(trainer, {f"spectrum/{name}": energy for name, energy in bands.items()})
 
     def _bands(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> dict[str, float]:
         basis = self._spectrum.initial
@@ -92,6 +93,7 @@ class RunHistory(pl.Callback):
         residual: Tensor = data.residual(output)
         energies = BandEnergy(basis, residual.shape[1], self.edges, sync_on_compute=False)  # every rank has all points
         energies.update(residual.to(basis.eigenvectors), torch.arange(basis.n))
+        self.energy = energies.projected.square().sum(1) / basis.n
         return {name: float(energy) for name, energy in energies.compute().items()}
 
     def column(self, name: str) -> Tensor:
@@ -140,6 +142,15 @@ def predict_all(pl_module: pl.LightningModule, data: Any) -> None:
     with evaluating(pl_module):
         for x, *_ in data.val_dataloader():
             _metrics(pl_module).update(pl_module(x.to(pl_module.device, pl_module.dtype)))
+
+
+def log_times(trainer: pl.Trainer, rows: list[dict[str, float]]) -> None:
+    """Seconds up to the last row, and the throughput since the one before."""
+    last, before = rows[-1], rows[-2] if len(rows) > 1 else rows[-1]
+    values = {f"time/{name}": last[name] for name in ("seconds", "cpu_seconds")}
+    if last["seconds"] > before["seconds"]:
+        values["time/steps_per_second"] = (last["step"] - before["step"]) / (last["seconds"] - before["seconds"])
+    log_scalars(trainer, values)
 
 
 def _metrics(pl_module: pl.LightningModule) -> FieldMetrics:

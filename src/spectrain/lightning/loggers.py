@@ -1,14 +1,12 @@
-"""Where scalars go: metrics.csv in every run, and Weights & Biases, offline unless the user says otherwise."""
+"""Where scalars go in every run: metrics.csv."""
 
 import csv
 import os
-import secrets
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
-import wandb
-from pytorch_lightning.loggers import Logger, WandbLogger
+from pytorch_lightning.loggers import Logger
 from pytorch_lightning.utilities import rank_zero_only
 
 
@@ -97,35 +95,10 @@ class MetricsCSV(Logger):
         self._rows = [row for row in rows if row["step"] <= step]
 
 
-def wandb_logger(
-    run_dir: str | Path,
-    *,
-    project: str = "spectrain",
-    entity: str | None = None,
-    name: str | None = None,
-    group: str | None = None,
-    tags: list[str] | None = None,
-    mode: str = "offline",
-) -> WandbLogger:
-    """A W&B run in `run_dir`; its id is made once and kept there, so that a resumed run goes on in the same one.
-
-    ``mode="offline"`` needs no account. The run is opened here and not by WandbLogger, whose ``offline=True`` leaves
-    WANDB_MODE in the environment for every later job of a sweep.
-    """
-    id_file = Path(run_dir) / "wandb_id.txt"
-    run_id = id_file.read_text().strip() if id_file.exists() else secrets.token_hex(4)
-    id_file.write_text(run_id + "\n")
-    run = wandb.init(
-        project=project,
-        entity=entity,
-        name=name or Path(run_dir).name,
-        group=group,
-        tags=tags,
-        mode=mode,  # type: ignore[arg-type]
-        dir=str(run_dir),
-        id=run_id,
-        resume="allow" if mode == "online" else None,
-        reinit="finish_previous",  # of a job in this process that failed; wandb would go on in its run
-        settings=wandb.Settings(silent=True, console="off", x_disable_stats=False),
-    )
-    return WandbLogger(experiment=run)
+def last_logged_step(run_dir: str | Path) -> int:
+    """Of the earlier part of a run that is resumed in `run_dir`; 0 for a new one."""
+    path = Path(run_dir) / "metrics.csv"
+    if not path.exists():
+        return 0
+    with path.open(newline="") as file:  # a run that was killed may have left half a line
+        return max((int(row["step"]) for row in csv.DictReader(file) if (row["step"] or "").isdigit()), default=0)

@@ -7,7 +7,7 @@ import pytorch_lightning as pl
 from torch import Tensor
 
 from spectrain.errors import SpectrainWarning
-from spectrain.lightning.history import RunHistory
+from spectrain.lightning.history import RunHistory, log_times
 from spectrain.lightning.physics_module import PARTED, PhysicsModule
 from spectrain.lightning.spectrum_callback import SpectrumCallback
 from spectrain.spectrum import Spectrum
@@ -42,6 +42,7 @@ class PhysicsHistory(RunHistory):
         measured = cast(PhysicsModule, pl_module).measured
         row = {"step": trainer.global_step, "seconds": self.clock.seconds, "cpu_seconds": self.clock.cpu_seconds}
         self.rows.append({**row, **measured})
+        log_times(trainer, self.rows)
         trained, fresh = measured["point_loss"], measured["fresh_loss"]
         if not self._warned and trainer.global_step > 0 and fresh > PARTED * trained:
             self._warned = True

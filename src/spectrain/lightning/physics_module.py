@@ -16,6 +16,7 @@ from torch.optim.lr_scheduler import LRScheduler
 import spectrain
 from spectrain.errors import InputError
 from spectrain.lightning.physics_data import PDEDataModule
+from spectrain.lightning.tracking import log_spectrum
 from spectrain.optim import GaussNewton, apply_scales, scaled_groups
 from spectrain.pde import Residuals
 from spectrain.pde.evaluation import errors
@@ -109,9 +110,12 @@ class PhysicsModule(pl.LightningModule):
         assert self.preconditioner is not None
         begun = time.perf_counter()
         K = residuals.linearize().gram()
-        self.preconditioner.update(Spectrum.from_kernel(K, rank=min(self.rank, len(K))), dtype=K.dtype)
+        spectrum = Spectrum.from_kernel(K, rank=min(self.rank, len(K)))
+        self.preconditioner.update(spectrum, dtype=K.dtype)
         self.refreshes += 1
-        self.refresh_seconds += time.perf_counter() - begun
+        seconds = time.perf_counter() - begun
+        self.refresh_seconds += seconds
+        log_spectrum(self.trainer, spectrum, self.preconditioner.effective_map, {"time/refresh_seconds": seconds})
 
     def spectrum(self) -> Spectrum:
         """Of the residuals' kernel K/n at the present weights and the points of step 0."""

@@ -5,6 +5,7 @@ Legend: R, K points along the axes of a map, G along each axis of the grid, k mo
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -18,11 +19,14 @@ from spectrain import plots
 from spectrain.lightning.physics_data import PDEDataModule
 from spectrain.lightning.physics_history import PhysicsHistory
 from spectrain.lightning.physics_module import PhysicsModule
-from spectrain.lightning.report import environment, show
+from spectrain.lightning.report import environment
+from spectrain.lightning.tracking import show, write_modes
 from spectrain.optim import GaussNewton
 from spectrain.pde.evaluation import Grid, grid, predict, residual_size
 from spectrain.pde.export import write_vtk
-from spectrain.spectral_maps import ridge
+from spectrain.spectral_maps import identity, ridge
+from spectrain.spectrum import Spectrum
+from spectrain.spectrum.mode_table import mode_energies, mode_table
 
 Drawn = list[tuple[str, Path, Any]]
 # Points along each axis where the field has three.
@@ -42,13 +46,17 @@ def finish_physics(
     module.measure(trainer.global_step)
     summary = summarize(trainer, module, history)
     if trainer.is_global_zero:
+        history.write(folder / "history.csv")
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
         arrays = field_arrays(module, data)
         np.savez_compressed(folder / "field.npz", **cast(Any, arrays))
         _write_vtk(folder / "field.vtk", arrays, data)
         drawn = draw_figures(folder / "figures", module, data, history, arrays) if figures else []
+        modes = None if history.initial is None else modes_left(module, history.initial)
+        if modes is not None:
+            write_modes(folder, modes)
         print_table(folder, summary)
-        show(trainer.loggers, summary, drawn, step=trainer.global_step)
+        show(trainer.loggers, summary, drawn, modes, step=trainer.global_step)
     return summary
 
 
@@ -143,17 +151,27 @@ def draw_figures(
     return drawn
 
 
-def _reshaped(module: PhysicsModule, spectrum: Any) -> np.ndarray:
-    """g(lambda) under the map that the run used: the optimizer's ridge, or the preconditioner's."""
+def modes_left(module: PhysicsModule, initial: Spectrum) -> dict[str, list[float]]:
+    """The table of the first spectrum's modes, with the energy of the present residuals at the points of step 0."""
+    with torch.no_grad():
+        energy = mode_energies(initial, module.residuals(0)())
+    return mode_table(initial, _map_in_use(module, initial), energy)
+
+
+def _map_in_use(module: PhysicsModule, spectrum: Spectrum) -> Callable[[torch.Tensor], torch.Tensor]:
+    """The optimizer's ridge on a spectrum, or the preconditioner's map."""
     optimizer = module.trainer.optimizers[0]
     if isinstance(optimizer, GaussNewton):
-        mu = optimizer.param_groups[0]["mu"] * spectrum.trace
-        g = ridge(mu)(spectrum.eigenvalues) * spectrum.eigenvalues
-    elif module.preconditioner is not None:
-        g = spectrum.ratio(module.preconditioner.effective_map) * spectrum.eigenvalues
-    else:
-        g = spectrum.eigenvalues
-    reshaped: np.ndarray = g.numpy()
+        return ridge(optimizer.param_groups[0]["mu"] * spectrum.trace)
+    return identity() if module.preconditioner is None else module.preconditioner.effective_map
+
+
+def _reshaped(module: PhysicsModule, spectrum: Spectrum) -> np.ndarray:
+    """g(lambda) under the map that the run used."""
+    used, eigenvalues = _map_in_use(module, spectrum), spectrum.eigenvalues
+    # The ridge acts on every eigenvalue, the preconditioner on resolved modes only.
+    ratio = used(eigenvalues) if isinstance(module.trainer.optimizers[0], GaussNewton) else spectrum.ratio(used)
+    reshaped: np.ndarray = (ratio * eigenvalues).numpy()
     return reshaped
 
 

@@ -5,7 +5,6 @@ import platform
 import resource
 import subprocess
 import sys
-from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -13,9 +12,7 @@ from typing import Any
 import numpy as np
 import pytorch_lightning as pl
 import torch
-import wandb
 from matplotlib.figure import Figure
-from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from rich.console import Console
 from rich.table import Table
 
@@ -25,9 +22,11 @@ from spectrain.data.field import Columns, FieldDataModule, Figures
 from spectrain.lightning.history import RunHistory, predict_all
 from spectrain.lightning.module import WideNetworkModule
 from spectrain.lightning.spectrum_callback import SpectrumCallback
+from spectrain.lightning.tracking import show, write_modes
 from spectrain.metrics import FieldMetrics, Quality
 from spectrain.preconditioners import AutoPreconditioner
 from spectrain.spectrum.measures import condition_number
+from spectrain.spectrum.mode_table import mode_table
 
 VERSIONS = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "wandb", "numpy")
 
@@ -42,7 +41,7 @@ def finish_run(
     baseline: RunHistory | None = None,
     figures: bool = True,
 ) -> dict[str, Any]:
-    """Write history.csv, summary.json and figures/, show them to the loggers, print the table; return the summary.
+    """Write history.csv, modes.csv, summary.json and figures/, show them to the loggers; return the summary.
 
     `baseline` is the history of the same run without the preconditioner, where there was one.
     """
@@ -60,8 +59,13 @@ def finish_run(
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
         arrays = data.figures(metrics, runs) | spectral_figures(module, history, spectrum) if figures else {}
         drawn = draw_figures(folder / "figures", arrays)
+        modes = None
+        if spectrum.initial is not None and history.energy is not None:
+            S = module.preconditioner
+            modes = mode_table(spectrum.initial, None if S is None else S.effective_map, history.energy)
+            write_modes(folder, modes)
         print_table(folder, summary, metrics)
-        show(trainer.loggers, summary, drawn, step=trainer.global_step)
+        show(trainer.loggers, summary, drawn, modes, step=trainer.global_step)
     return summary
 
 
@@ -209,23 +213,6 @@ def print_table(folder: Path, summary: dict[str, Any], metrics: FieldMetrics) ->
     if (folder / "figures").exists():
         table.add_row("figures", str(folder / "figures"))
     Console(file=sys.stdout, highlight=False, width=200).print(table)
-
-
-def show(
-    loggers: Iterable[Logger], summary: dict[str, Any], drawn: list[tuple[str, Path, Figure]], *, step: int
-) -> None:
-    """Send figures and summary to the run's trackers."""
-    for logger in loggers:
-        if isinstance(logger, WandbLogger):
-            logger.experiment.log({f"figures/{name}": wandb.Image(str(path)) for name, path, _ in drawn})
-            logger.experiment.summary.update({f"final/{key}": value for key, value in summary.items()})
-            logger.experiment.finish()  # now: a later job of a sweep must not log into this run
-            if logger.experiment.offline:
-                parts = sorted(Path(logger.experiment.dir).parents[1].glob("offline-run-*"))  # one for each resume
-                print(f"to see the run in Weights & Biases: wandb sync {' '.join(map(str, parts))}")
-        elif isinstance(logger, TensorBoardLogger):
-            for name, _, figure in drawn:
-                logger.experiment.add_figure(f"figures/{name}", figure, step)
 
 
 def _safety_summary(module: WideNetworkModule) -> dict[str, Any]:

@@ -15,10 +15,10 @@ from torch import Tensor
 from spectrain.errors import InputError
 from spectrain.lightning.module import WideNetworkModule
 from spectrain.lightning.stopwatch import Stopwatch, work_seconds
+from spectrain.lightning.tracking import log_scalars, log_spectrum
 from spectrain.preconditioners import Guard, Landmarks, Preconditioner, choose_landmarks
 from spectrain.preconditioners.refresh import MOST_CHANGE, REFRESHES, attempt, kernel_change, last_due
 from spectrain.spectrum import Spectrum
-from spectrain.spectrum.measures import condition_number
 
 METRICS = ("network", "optimizer")
 
@@ -134,6 +134,7 @@ class SpectrumCallback(pl.Callback):
         self._x = self._x.to(next(pl_module.parameters()).dtype)  # 64-true makes the network double after `setup`
         if not _needs_spectrum(pl_module) and self.initial is None:
             self.refresh(trainer, pl_module)
+            self._log(trainer, pl_module)
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -190,8 +191,7 @@ class SpectrumCallback(pl.Callback):
             change = kernel_change(module.network, self._landmarks.points, self.spectrum, seed=trainer.global_step)
         self.probe_seconds += time.perf_counter() - begun
         self.probes += 1
-        for logger in trainer.loggers:
-            logger.log_metrics({"spectrum/change": change}, step=trainer.global_step)
+        log_scalars(trainer, {"spectrum/change": change})
         return not change <= MOST_CHANGE
 
     def refresh(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> bool:
@@ -239,16 +239,9 @@ class SpectrumCallback(pl.Callback):
         """Straight to the loggers: Lightning would repeat what `self.log` gets until the next refresh."""
         if self.spectrum is None:
             return
-        values = {
-            "spectrum/condition_before": condition_number(self.spectrum),
-            "spectrum/condition_after": condition_number(self.spectrum, _preconditioner(pl_module).effective_map),
-            "spectrum/largest_eigenvalue": float(self.spectrum.eigenvalues[0]),
-            "spectrum/resolved_modes": float(self.spectrum.resolved),
-            "time/refresh_seconds": self._last_seconds,
-            "time/refresh_share": self.share,
-        }
-        for logger in trainer.loggers:
-            logger.log_metrics(values, step=trainer.global_step)
+        spectral_map = None if pl_module.preconditioner is None else _preconditioner(pl_module).effective_map
+        times = {"time/refresh_seconds": self._last_seconds, "time/refresh_share": self.share} if self.refreshes else {}
+        log_spectrum(trainer, self.spectrum, spectral_map, times)
 
     def state_dict(self) -> dict[str, Any]:
         """Tensors and primitives; loads under ``weights_only=True``."""

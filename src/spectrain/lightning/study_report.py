@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ from rich.console import Console
 from rich.table import Table
 
 from spectrain import plots
-from spectrain.lightning.report import environment, show
+from spectrain.lightning.report import environment
+from spectrain.lightning.tracking import show
 from spectrain.studies import Findings
 
 
-def finish_study(folder: Path, findings: Findings, logger: Logger | None, *, figures: bool = True) -> dict[str, Any]:
-    """Write summary.json and figures/, show them to the logger, print the table; return the summary."""
+def finish_study(
+    folder: Path, findings: Findings, loggers: Sequence[Logger], *, figures: bool = True
+) -> dict[str, Any]:
+    """Write summary.json and figures/, show them to the loggers, print the table; return the summary."""
     summary = {**findings.headline, **environment()}
     (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
     drawn = []
@@ -32,5 +36,5 @@ def finish_study(folder: Path, findings: Findings, logger: Logger | None, *, fig
     for row in [*rows, ("figures", str(folder / "figures"))] if figures else rows:
         table.add_row(*row)
     Console(file=sys.stdout, highlight=False, width=200).print(table)
-    show([logger] if logger is not None else [], summary, drawn, step=0)
+    show(loggers, summary, drawn, step=0)
     return summary

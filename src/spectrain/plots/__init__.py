@@ -10,6 +10,7 @@ from spectrain.plots.figures import (
 )
 from spectrain.plots.physics import convergence_figure, kernel_figure, map_figure, profile_figure, save_animation
 from spectrain.plots.race import pictures_figure, race_figure
+from spectrain.plots.runs import spectra_figure
 from spectrain.plots.style import load_arrays, save_figure, svg_text
 from spectrain.plots.theory import decay_figure, maps_figure, rate_figure
 
@@ -31,6 +32,7 @@ __all__ = [
     "reconstruction_figure",
     "save_animation",
     "save_figure",
+    "spectra_figure",
     "spectrum_figure",
     "svg_text",
 ]
