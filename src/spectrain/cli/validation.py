@@ -77,6 +77,10 @@ positive_list = Rule(
     lambda value: OmegaConf.is_list(value) and len(value) > 0 and all(_is_number(v) and v > 0 for v in value),
     "a list of finite numbers above 0, such as [0.5, 1, 2]",
 )
+one_or_more = Rule(
+    lambda value: positive_float.accepts(value) or positive_list.accepts(value),
+    f"{positive_float.allowed}, or {positive_list.allowed}",
+)
 seed_list = Rule(
     lambda value: OmegaConf.is_list(value) and len(value) > 0 and all(seed.accepts(v) for v in value),
     "a list of whole numbers of at least 0, such as [0, 1, 2]",
@@ -99,7 +103,11 @@ RULES: dict[str, Rule] = {
     "paths.run_dir": optional(path),
     "output_dir": optional(path),
     "size": choice("default", "paper"),
-    "budget": positive_float,
+    "budget": one_or_more,
+    "race.better": choice("higher", "lower"),
+    "race.target": optional(finite_float),
+    "race.common": text_list,
+    "race.baselines": text_list,
     "seeds": seed_list,
     "rates": positive_list,
     "tasks": optional(text_list),
@@ -120,6 +128,7 @@ RULES: dict[str, Rule] = {
     "model.scale": positive_float,
     "model.omega": positive_float,
     "model.first_bias_scale": positive_float,
+    "model.weight_scale": positive_float,
     "model.sigma": positive_float,
     "model.period": positive_float,
     "model.harmonics": positive_int,

@@ -59,7 +59,7 @@ POSITIVE_INTS = [
 ]  # fmt: skip
 SIZES = [None, 1, 64, [12, 16]]
 NO_SIZES = [0, -1, 1.5, "64", True, float("nan"), [12], [12, 0], [12, 1.5], [1, 2, 3], {"a": 1}]
-POSITIVE_FLOATS = ["optimizer.lr", "model.scale", "model.omega"]
+POSITIVE_FLOATS = ["optimizer.lr", "model.scale", "model.omega", "model.weight_scale"]
 NOT_POSITIVE = [0, -1, -0.5, float("nan"), float("inf"), float("-inf"), "many", "", True, False, None, [1], {"a": 1}]
 
 
