@@ -3,7 +3,7 @@
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -20,7 +20,7 @@ from spectrain.cli.nearest import nearest
 from spectrain.cli.overrides import composed
 from spectrain.cli.race_cells import Cell, Result, run_cell
 from spectrain.cli.race_page import write_page
-from spectrain.cli.standings import Metric, Standing, standings
+from spectrain.cli.standings import Metric, Standing, best_rates, standings
 from spectrain.cli.validation import validate
 from spectrain.errors import InputError
 from spectrain.studies.budget import steps_to_fill
@@ -44,7 +44,7 @@ def compare(cfg: DictConfig) -> list[Standing]:
         InputError: anything in the configuration cannot be used; said before anything is trained.
     """
     validate(cfg)
-    metric, baselines = Metric(cfg.race.metric, cfg.race.better == "higher"), _baselines(cfg)
+    metric, baselines = _metric(cfg), _baselines(cfg)
     results = race(cfg)
     place = _place(cfg)
     table = standings(results, baselines, metric, cfg.race.target)
@@ -58,7 +58,7 @@ def compare(cfg: DictConfig) -> list[Standing]:
 def race(cfg: DictConfig) -> list[Result]:
     """Every cell of every task, method, seed and trial; those that are finished are read and not run.
 
-    Every method gets the same CPU seconds, the same seeds and the same number of trials. A cell's schedule is stretched
+    Every method gets the same CPU seconds, the same seeds and the same number of trials, on the first seed. A cell's schedule is stretched
     to the number of steps that fill the budget, by the method's own cost per step. Several budgets are tasks of their
     own. A method that cannot be run at all has one cell, failed.
 
@@ -113,11 +113,14 @@ def _contest(cfg: DictConfig, task: str, method: str) -> Contest:
 
 
 def _race(cfg: DictConfig, contests: list[Contest], place: Path) -> list[Result]:
-    """Every cell once: seeds outermost and methods innermost, so that a drift of the machine meets all alike."""
+    """Every cell once: seeds outermost and methods innermost, so that a drift of the machine meets all alike.
+
+    All trials are made with the first seed; with the others, which are held out, each method has its best one.
+    """
     console = Console(highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    budgets = _budgets(cfg)
-    total = len(contests) * (2 + len(budgets) * len(cfg.seeds) * len(cfg.rates))
+    budgets = len(_budgets(cfg))
+    total = len(contests) * (2 + budgets * (len(cfg.rates) + len(cfg.seeds) - 1))
     results = []
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("race", total=total)
@@ -137,8 +140,11 @@ def _race(cfg: DictConfig, contests: list[Contest], place: Path) -> list[Result]
             results += failed[:1]
             if not failed:
                 costs[contest] = (short[0].cpu_seconds, short[1].cpu_seconds)
-        for cell in _cells(cfg, budgets, costs):
-            results.append(run(cell))
+        results += [run(cell) for cell in _cells(cfg, cfg.seeds[0], costs)]
+        best = best_rates(results, _metric(cfg))
+        for seed in cfg.seeds[1:]:
+            held_out = _cells(cfg, seed, costs)
+            results += [run(cell) for cell in held_out if cell.rate == best[cell.task, cell.method]]
     return results
 
 
@@ -146,14 +152,19 @@ def _budgets(cfg: DictConfig) -> list[float]:
     return [float(b) for b in cfg.budget] if OmegaConf.is_list(cfg.budget) else [float(cfg.budget)]
 
 
-def _cells(cfg: DictConfig, budgets: Sequence[float], costs: Mapping[Contest, tuple[float, float]]) -> Iterator[Cell]:
-    for seed in cfg.seeds:
-        for budget, multiple in product(budgets, cfg.rates):
-            for contest, cost in costs.items():
-                steps = steps_to_fill(budget, cfg.calibration_steps, *cost)
-                task = contest.task if len(budgets) == 1 else f"{contest.task}_{budget:g}s"
-                rate, figures = contest.value * multiple, seed == cfg.seeds[0]
-                yield Cell(task, contest.method, contest.words, seed, rate, steps, figures, contest.knob)
+def _metric(cfg: DictConfig) -> Metric:
+    return Metric(cfg.race.metric, cfg.race.better == "higher")
+
+
+def _cells(cfg: DictConfig, seed: int, costs: Mapping[Contest, tuple[float, float]]) -> Iterator[Cell]:
+    """All trials of a seed."""
+    budgets = _budgets(cfg)
+    for budget, multiple in product(budgets, cfg.rates):
+        for contest, cost in costs.items():
+            steps = steps_to_fill(budget, cfg.calibration_steps, *cost)
+            task = contest.task if len(budgets) == 1 else f"{contest.task}_{budget:g}s"
+            rate, figures = contest.value * multiple, seed == cfg.seeds[0]
+            yield Cell(task, contest.method, contest.words, seed, rate, steps, figures, contest.knob)
 
 
 def _short_runs(cfg: DictConfig, contest: Contest, run: Callable[[Cell], Result]) -> list[Result]:

@@ -39,7 +39,7 @@ class Metric:
 class Standing:
     """A method on a task.
 
-    `rate`: of the trials, the one with the best median over the seeds. `finals`: there, one value per seed, and their
+    `rate`: of the trials, the best one. `finals`: there, one value per seed, and their
     median, `final`. `seconds`: CPU seconds to the target, the fastest rate of each seed, median over the seeds; inf
     where most never reach it. `ratio`: those over the fastest baseline's.
     """
@@ -106,10 +106,18 @@ def standings(
     return table
 
 
+def best_rates(results: Sequence[Result], metric: Metric) -> dict[tuple[str, str], float]:
+    """Of every task and method."""
+    pairs = dict.fromkeys((r.cell.task, r.cell.method) for r in results)
+    cells = {pair: [r for r in results if (r.cell.task, r.cell.method) == pair] for pair in pairs}
+    return {pair: _best_rate(mine, metric)[0].cell.rate for pair, mine in cells.items()}
+
+
 def _best_rate(results: Sequence[Result], metric: Metric) -> list[Result]:
-    """The cells of the rate whose final value has the best median over the seeds."""
+    """The cells of the rate whose final value has the best median over the seeds, of those tried with all of them."""
     rates = dict.fromkeys(result.cell.rate for result in results)
     groups = [[r for r in results if r.cell.rate == rate] for rate in rates]
+    groups = [group for group in groups if len(group) == max(map(len, groups))]
     scores = [metric.middle([metric.final(r) for r in group]) for group in groups]
     return groups[scores.index(metric.best(scores))]
 
