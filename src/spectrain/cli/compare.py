@@ -58,9 +58,9 @@ def compare(cfg: DictConfig) -> list[Standing]:
 def race(cfg: DictConfig) -> list[Result]:
     """Every cell of every task, method, seed and trial; those that are finished are read and not run.
 
-    Every method gets the same CPU seconds, the same seeds and the same number of trials, on the first seed. A cell's schedule is stretched
-    to the number of steps that fill the budget, by the method's own cost per step. Several budgets are tasks of their
-    own. A method that cannot be run at all has one cell, failed.
+    Every method gets the same CPU seconds, the same seeds and, on the first seed, the same number of trials. A cell's
+    schedule is stretched to the number of steps that fill the budget, by the method's own cost per step. Several
+    budgets are tasks of their own. A method that cannot be run at all has one cell, failed.
 
     Raises:
         InputError: anything in the configuration cannot be used; said before anything is trained.

@@ -117,9 +117,9 @@ def _train_cell(words: Sequence[str], place: Path, train: Callable[[DictConfig],
         with open_dict(cfg):
             cfg.study = None  # the experiment's file is that of the runs, too
         place.parent.mkdir(parents=True, exist_ok=True)
-        with place.with_name(f"{place.name}.log").open("w") as log:
-            with contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-                train(cfg)
+        out, err = contextlib.redirect_stdout, contextlib.redirect_stderr
+        with place.with_name(f"{place.name}.log").open("w") as log, out(log), err(log):
+            train(cfg)
     with (place / "history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     columns = {key: np.array([float(row[key] or "nan") for row in rows]) for key in rows[0]} if rows else {}
