@@ -68,8 +68,8 @@ def _rules(config: Any) -> str:
         f"<p>Every method gets {' or '.join(f'{b:g}' for b in budgets)} CPU seconds of one thread on every task, "
         f"{_count(rates, 'learning rate')} ({', '.join(f'{r:g}' for r in rates)} times its default, on "
         f"the first seed) and {_count(seeds, 'seed')}; its schedule is stretched to fill the time. Refreshes of "
-        f"the spectrum are charged, evaluations are not. {target_is} Time to target is that of the fastest rate of each seed, "
-        "median over seeds; the ratio is over the fastest baseline's.</p>"
+        f"the spectrum are charged, evaluations are not. {target_is} Time to target is that of the fastest rate of "
+        "each seed, median over seeds; the ratio is over the fastest baseline's.</p>"
     )
 
 
