@@ -97,7 +97,7 @@ def test_experiments_and_presets_override_what_exists(name: str) -> None:
     # A Trainer has arguments that its file leaves at their defaults, such as the profiler; weights are named by the
     # equation's conditions, and `Problem` refuses other names.
     foreign = set(keys(OmegaConf.to_container(changed))) - set(keys(OmegaConf.to_container(known)))
-    own = ("trainer.", "model.", "optimizer.", "preconditioner.", "logger.", "data.equation.", "data.weights.")
+    own = ("trainer.", "model.", "optimizer.", "preconditioner.", "logger.", "data.equation.", "data.weights.", "study")
     assert all(key.startswith(own) for key in foreign), foreign
 
 

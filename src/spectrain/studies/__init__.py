@@ -3,6 +3,7 @@
 from spectrain.studies.cells import Cells, Trained
 from spectrain.studies.findings import Findings
 from spectrain.studies.initialisation import Initialisation
+from spectrain.studies.over_seeds import OverSeeds
 from spectrain.studies.where_it_pays import WhereItPays
 
-__all__ = ["Cells", "Findings", "Initialisation", "Trained", "WhereItPays"]
+__all__ = ["Cells", "Findings", "Initialisation", "OverSeeds", "Trained", "WhereItPays"]

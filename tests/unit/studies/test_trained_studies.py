@@ -3,12 +3,13 @@
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from spectrain import InputError
-from spectrain.studies import Cells, Initialisation, Trained, WhereItPays
+from spectrain.studies import Cells, Findings, Initialisation, OverSeeds, Trained, WhereItPays
 from spectrain.studies.budget import steps_to_fill
 
 # lambda_1/lambda_64 of each network, and what S gains
@@ -71,12 +72,55 @@ def test_initialisations_share_their_steps(tmp_path: Path) -> None:
     assert arrays["psnr"].shape == (2, 2) and len(draw(**arrays).axes) == 2
 
 
+def over_seeds(tmp_path: Path, values: dict[str, dict[str, float | None]], **changed: Any) -> Findings:
+    """Of made-up values by preconditioner and seed."""
+
+    def program(words: Sequence[str], place: Path) -> Trained:
+        given = dict(word.split("=", 1) for word in words)
+        value = values[given["preconditioner"]][given["seed"]]
+        steps = np.arange(3.0)
+        history = {"step": steps, "cpu_seconds": steps, "psnr": steps}
+        return Trained(history, {"psnr": value, "steps": 2})
+
+    ways = {"without": ["preconditioner=none"], "with S": ["preconditioner=sample"]}
+    settings = {"ways": ways, "seeds": [0, 1, 2], "metric": "psnr", "curve": "psnr", **changed}
+    return OverSeeds(**settings).run(Cells(tmp_path, program, say=lambda line: None))
+
+
+def test_seeds_are_compared_each_with_itself(tmp_path: Path) -> None:
+    without = {"0": 10.0, "1": 20.0, "2": 40.0}
+    found = over_seeds(tmp_path, {"none": without, "sample": {"0": 11.0, "1": 25.0, "2": 43.0}})
+    assert found.headline["difference"] == 3 and found.headline["spread"] == 30
+    assert (found.headline["without_psnr"], found.headline["with_S_psnr"]) == (20, 25)
+    draw, arrays = found.figures["over_seeds"]
+    assert len(arrays["value"]) == 18 and len(draw(**arrays).axes) == 2
+
+
+def test_a_seed_that_does_not_come_so_far_is_counted(tmp_path: Path) -> None:
+    without = {"0": None, "1": 20.0, "2": None}
+    found = over_seeds(tmp_path, {"none": without, "sample": {"0": 11.0, "1": 25.0, "2": 43.0}})
+    assert (found.headline["difference"], found.headline["without_reached"]) == (5, 1)
+    assert "not reached" in dict(found.table)["without"]
+    nobody = over_seeds(tmp_path, {"none": dict.fromkeys("012"), "sample": dict.fromkeys("012")})
+    assert (nobody.headline["difference"], nobody.headline["without_psnr"]) == (None, None)
+
+
+def test_a_number_that_no_run_leaves_is_named(tmp_path: Path) -> None:
+    values: Any = dict.fromkeys(("none", "sample"), dict.fromkeys("012", 1.0))
+    with pytest.raises(InputError, match=r"study\.metric=psrn .* it has psnr, steps"):
+        over_seeds(tmp_path, values, metric="psrn")
+    with pytest.raises(InputError, match=r"study\.curve=psrn .* it has step, cpu_seconds, psnr"):
+        over_seeds(tmp_path, values, curve="psrn")
+
+
 @pytest.mark.parametrize(
     ("make", "says"),
     [
         (lambda: WhereItPays([], ["adam"], 1, 1), "study.networks"),
         (lambda: WhereItPays(["mlp"], ["adam"], 0, 1), "study.seconds=0"),
         (lambda: WhereItPays(["mlp"], ["adam"], 1, 0), "study.warmup=0"),
+        (lambda: OverSeeds({"one": []}, [0], "psnr", "psnr"), "at least two"),
+        (lambda: OverSeeds({"one": [], "two": []}, [0, 0], "psnr", "psnr"), "different seeds"),
         (lambda: Initialisation({"one": []}, 1, 1), "at least two"),
         (lambda: Initialisation({"one": [], "two": []}, -1, 1), "study.seconds=-1"),
         (lambda: Initialisation({"one": [], "two": []}, 1, 0), "study.few=0"),
