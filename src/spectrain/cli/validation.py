@@ -161,6 +161,8 @@ RULES: dict[str, Rule] = {
     "optimizer.line_search_fn": optional(choice("strong_wolfe")),
     "optimizer.max_iter": positive_int,
     "optimizer.history_size": positive_int,
+    "optimizer.tolerance_grad": non_negative_float,
+    "optimizer.tolerance_change": non_negative_float,
     "optimizer.alpha": non_negative_float,
     "preconditioner.dtype": optional(choice("float32", "bfloat16", "float64")),
     "schedule.warmup_steps": non_negative_int,

@@ -93,6 +93,15 @@ def test_a_rate_is_finite_and_above_0(key: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
+        ("optimizer.tolerance_grad", -1e-9),
+        ("optimizer.tolerance_change", float("nan")),
+        ("study.seconds", 0),
+        ("study.seconds", "long"),
+        ("study.warmup", 1.5),
+        ("study.few", 0),
+        ("study.seeds", [-1]),
+        ("study.networks", "mlp"),
+        ("study.optimizers", [1]),
         ("seed", -1),
         ("seed", 2**32),
         ("seed", 1.5),
