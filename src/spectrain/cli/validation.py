@@ -36,6 +36,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list) or OmegaConf.is_list(value)  # ${sized:...} makes plain ones
+
+
 def choice(*names: str) -> Rule:
     """One of some words."""
     return Rule(lambda value: isinstance(value, str) and value in names, f"one of {', '.join(names)}")
@@ -61,7 +65,7 @@ finite_float = Rule(_is_number, "a finite number", is_float=True)
 size = Rule(
     lambda value: (
         (_is_int(value) and value > 0)
-        or (OmegaConf.is_list(value) and len(value) == 2 and all(_is_int(side) and side > 0 for side in value))
+        or (_is_list(value) and len(value) == 2 and all(_is_int(side) and side > 0 for side in value))
     ),
     "a whole number of at least 1 (the longer side), [rows, columns]",
 )
@@ -74,7 +78,7 @@ rate = Rule(
 seed = Rule(lambda value: _is_int(value) and 0 <= value < 2**32, "a whole number from 0 to 4294967295")
 path = Rule(lambda value: isinstance(value, str) and value != "", "the path of a file or folder, as a text")
 positive_list = Rule(
-    lambda value: OmegaConf.is_list(value) and len(value) > 0 and all(_is_number(v) and v > 0 for v in value),
+    lambda value: _is_list(value) and len(value) > 0 and all(_is_number(v) and v > 0 for v in value),
     "a list of finite numbers above 0, such as [0.5, 1, 2]",
 )
 one_or_more = Rule(
@@ -82,11 +86,11 @@ one_or_more = Rule(
     f"{positive_float.allowed}, or {positive_list.allowed}",
 )
 seed_list = Rule(
-    lambda value: OmegaConf.is_list(value) and len(value) > 0 and all(seed.accepts(v) for v in value),
+    lambda value: _is_list(value) and len(value) > 0 and all(seed.accepts(v) for v in value),
     "a list of whole numbers of at least 0, such as [0, 1, 2]",
 )
 text_list = Rule(
-    lambda value: OmegaConf.is_list(value) and all(isinstance(item, str) for item in value),
+    lambda value: _is_list(value) and all(isinstance(item, str) for item in value),
     "a list of texts, such as [mylab.networks]",
 )
 

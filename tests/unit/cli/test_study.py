@@ -12,9 +12,11 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from spectrain import InputError
+from spectrain.cli import build
 from spectrain.cli.overrides import composed
 from spectrain.cli.sized import register_sized
 from spectrain.cli.train import train
+from spectrain.cli.validation import validate
 from spectrain.studies import Cells, Findings
 
 THIS = __name__
@@ -132,6 +134,14 @@ def test_the_runs_follow_the_experiments_file_and_the_seed_and_cannot_be_told_tw
     words = ["optimizer.lr=0.1", *small]
     with pytest.raises(InputError, match=r"optimizer\.lr cannot be set here"):
         run(settings("TwoRuns", tmp_path, "logger=none", *words[2:]), *words)
+
+
+def test_the_rules_know_lists_of_two_sizes() -> None:
+    cfg = composed(["study=digits_seeds"])
+    validate(cfg)
+    cfg.size = "paper"
+    validate(cfg)
+    assert build.build(cfg, "study").seeds == [0, 1, 2, 3, 4]
 
 
 def test_a_value_may_have_two_sizes() -> None:
