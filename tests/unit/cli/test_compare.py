@@ -179,7 +179,6 @@ def test_a_cell_is_trained_by_the_program(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_an_equation_is_raced_too(tmp_path: Path) -> None:
-    words = ("race=poisson", "tasks=[poisson2d]", "methods=[adam,gauss_newton]", "seeds=[0]", "rates=[1]", "budget=1")
-    table = compare(configure(*words, "calibration_steps=5", f"output_dir={tmp_path}"))
+    words = ("race=poisson", "tasks=[poisson2d]", "methods=[adam,gauss_newton]", "seeds=[0]", "rates=[1]", "budget=2")
+    table = compare(configure(*words, "race.target=0.01", "calibration_steps=5", f"output_dir={tmp_path}"))
     assert {s.method: math.isinf(s.seconds) for s in table} == {"adam": True, "gauss_newton": False}
-    assert all(s.cpu_seconds < 2 for s in table)
