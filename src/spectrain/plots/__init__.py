@@ -8,6 +8,7 @@ from spectrain.plots.figures import (
     reconstruction_figure,
     spectrum_figure,
 )
+from spectrain.plots.method_map import gain_map_figure, initialisation_figure
 from spectrain.plots.physics import convergence_figure, kernel_figure, map_figure, profile_figure, save_animation
 from spectrain.plots.race import pictures_figure, race_figure
 from spectrain.plots.runs import spectra_figure
@@ -19,6 +20,8 @@ __all__ = [
     "band_names",
     "convergence_figure",
     "decay_figure",
+    "gain_map_figure",
+    "initialisation_figure",
     "kernel_figure",
     "load_arrays",
     "map_figure",

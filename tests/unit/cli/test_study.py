@@ -12,9 +12,11 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from spectrain import InputError
+from spectrain.cli import build
 from spectrain.cli.overrides import composed
 from spectrain.cli.sized import register_sized
 from spectrain.cli.train import train
+from spectrain.cli.validation import validate
 from spectrain.studies import Cells, Findings
 
 THIS = __name__
@@ -111,16 +113,31 @@ def test_words_that_cannot_have_an_effect_are_refused(tmp_path: Path) -> None:
         run(cfg)
 
 
-def test_the_runs_of_a_study_are_told_the_persons_own_words(tmp_path: Path) -> None:
-    small = ["data.size=16", "model.width=8", "trainer.max_steps=4", "trainer.val_check_interval=2"]
-    small += ["preconditioner=none", "figures=false", "trainer.accelerator=cpu"]
+def test_the_runs_are_told_the_experiments_file_the_persons_own_words_and_the_seed(tmp_path: Path) -> None:
+    small = ["seed=3", "model.width=8", "trainer.max_steps=4", "trainer.val_check_interval=2", "data.size=16"]
+    small += ["preconditioner=none", "figures=false", "trainer.accelerator=cpu", "experiment=photograph_128"]
     cfg = settings("TwoRuns", tmp_path, "logger=none", *small)
     summary = run(cfg, *small)
     assert summary["rows"] == 3
     (folder,) = tmp_path.glob("squares-*")
     made = OmegaConf.load(folder / "cells" / "lr_0.02" / "config.yaml")
-    assert (made.model.width, made.optimizer.lr) == (8, 0.02)
+    assert (made.model.width, made.optimizer.lr, made.seed, made.study) == (8, 0.02, 3, None)
+    assert made.spectrum.subset_size == 1024, "of the experiment's file"
     assert "run folder" in (folder / "cells" / "lr_0.01.log").read_text()
+
+
+def test_a_run_cannot_be_told_two_things(tmp_path: Path) -> None:
+    words = ["optimizer.lr=0.1", "experiment=initialisation"]
+    with pytest.raises(InputError, match=r"optimizer\.lr cannot be set here"):
+        run(settings("TwoRuns", tmp_path, "logger=none"), *words)
+
+
+def test_the_rules_know_lists_of_two_sizes() -> None:
+    cfg = composed(["study=digits_seeds"])
+    validate(cfg)
+    cfg.size = "paper"
+    validate(cfg)
+    assert build.build(cfg, "study").seeds == [0, 1, 2, 3, 4]
 
 
 def test_a_value_may_have_two_sizes() -> None:
