@@ -7,7 +7,9 @@ from spectrain.plots.figures import (
     quality_figure,
     reconstruction_figure,
     spectrum_figure,
+    trained_figure,
 )
+from spectrain.plots.fits import frequencies_figure, parts_figure, signal_figure
 from spectrain.plots.physics import convergence_figure, kernel_figure, map_figure, profile_figure, save_animation
 from spectrain.plots.race import pictures_figure, race_figure
 from spectrain.plots.style import load_arrays, save_figure, svg_text
@@ -18,10 +20,12 @@ __all__ = [
     "band_names",
     "convergence_figure",
     "decay_figure",
+    "frequencies_figure",
     "kernel_figure",
     "load_arrays",
     "map_figure",
     "maps_figure",
+    "parts_figure",
     "pictures_figure",
     "profile_figure",
     "psnr_figure",
@@ -31,6 +35,8 @@ __all__ = [
     "reconstruction_figure",
     "save_animation",
     "save_figure",
+    "signal_figure",
     "spectrum_figure",
     "svg_text",
+    "trained_figure",
 ]
