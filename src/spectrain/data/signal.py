@@ -187,16 +187,20 @@ def _octaves(highest: int) -> list[tuple[int, int]]:
 
 
 def _sines(n: int, frequencies: Any, amplitudes: Any) -> tuple[list[int], list[float]]:
-    whole = [k for k in frequencies if isinstance(k, int) and 0 < k < n / 2]
-    if not whole or len(whole) != len(frequencies) or len(set(whole)) != len(whole):
+    given = frequencies if isinstance(frequencies, list | tuple) else []
+    whole = [k for k in given if isinstance(k, int) and not isinstance(k, bool) and 0 < k < n / 2]
+    if not whole or len(whole) != len(given) or len(set(whole)) != len(whole):
         raise InputError(
-            f"data.frequencies={list(frequencies)} cannot be used: give different whole numbers of periods from 1 to "
+            f"data.frequencies={frequencies} cannot be used: give different whole numbers of periods from 1 to "
             f"{(n - 1) // 2}, below half of the {n} samples."
         )
-    heights = [1.0] * len(whole) if amplitudes is None else [float(a) for a in amplitudes]
-    if len(heights) != len(whole) or not all(np.isfinite(a) and a > 0 for a in heights):
+    heights = [1.0] * len(whole) if amplitudes is None else amplitudes
+    numbers = isinstance(heights, list | tuple) and all(
+        isinstance(a, int | float) and np.isfinite(a) and a > 0 for a in heights
+    )
+    if not numbers or len(heights) != len(whole):
         raise InputError(
-            f"data.amplitudes={list(amplitudes)} cannot be used: give a number above 0 for each of the {len(whole)} "
+            f"data.amplitudes={amplitudes} cannot be used: give a number above 0 for each of the {len(whole)} "
             "frequencies, or null."
         )
     if any(k > n / 4 for k in whole):

@@ -67,8 +67,8 @@ def test_whole_numbers_are_classes_unless_told_otherwise(tmp_path):
     np.save(tmp_path / "x.npy", np.c_[np.random.default_rng(0).normal(size=40), np.arange(40) % 3])
     assert TableDataModule(str(tmp_path / "x.npy")).out_features == 3
     assert TableDataModule(str(tmp_path / "x.npy"), task="regression").out_features == 1
+    np.save(tmp_path / "one.npy", np.ones((40, 2)))
     with pytest.raises(InputError, match="one class only"):
-        np.save(tmp_path / "one.npy", np.ones((40, 2)))
         TableDataModule(str(tmp_path / "one.npy"))
 
 
