@@ -28,7 +28,7 @@ THIRD_PARTY = {
     "jaxtyping": ANYWHERE,
     "scipy": ANYWHERE,
     "einops": ANYWHERE,
-    "sklearn": {"regression", "selection"},
+    "sklearn": {"regression", "selection", "data"},
     "pytorch_optimizer": {"optim"},
     "torchmetrics": {"metrics", "lightning"},
     "matplotlib": {"plots", "studies", "lightning"},

@@ -10,6 +10,7 @@ import torch
 from jaxtyping import Float
 from omegaconf import DictConfig, OmegaConf
 from torch import Tensor, nn
+from torch.nn import functional
 
 from spectrain.cli import build
 from spectrain.errors import InputError, SpectrainWarning
@@ -85,6 +86,13 @@ def choose_map(cfg: DictConfig, data: Any, network: nn.Module) -> None:
         raise InputError(
             "spectral_map=auto chooses maps that cut at a number of modes, and preconditioner=batch cannot count them; "
             "give it spectral_map=power or spectral_map=ridge."
+        )
+    if data.loss is not functional.mse_loss:
+        warnings.warn(
+            "spectral_map=auto predicts the squared error of the targets, and this run has another loss: take it as a "
+            "hint.",
+            SpectrainWarning,
+            stacklevel=2,
         )
     found, _ = suggestion_for(cfg, data, network)
     g, typed = found.spectral_map, " ".join(overrides(found.spectral_map))

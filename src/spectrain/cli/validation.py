@@ -61,6 +61,9 @@ share = Rule(
     "a share of the run's time, above 0 and at most 1",
     is_float=True,
 )
+part = Rule(
+    lambda value: _is_number(value) and 0 < value < 1, "a share of the rows, above 0 and below 1", is_float=True
+)
 finite_float = Rule(_is_number, "a finite number", is_float=True)
 size = Rule(
     lambda value: (
@@ -132,6 +135,16 @@ RULES: dict[str, Rule] = {
     "data.resolution": positive_int,
     "data.grayscale": boolean,
     "data.holdout": boolean,
+    "data.noise": non_negative_float,
+    "data.downsample": positive_int,
+    "data.samples": optional(positive_int),
+    "data.task": choice("auto", "regression", "classification"),
+    "data.standardize": choice("columns", "all"),
+    "data.validation": part,
+    "data.test": part,
+    "data.modulus": positive_int,
+    "data.train_share": part,
+    "data.criterion": choice("cross_entropy", "mse"),
     "data.seed": seed,
     "model.width": positive_int,
     "model.depth": positive_int,

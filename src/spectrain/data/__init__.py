@@ -3,5 +3,17 @@
 from spectrain.data.field import FieldDataModule
 from spectrain.data.image import ImageDataModule, coordinate_grid
 from spectrain.data.image_io import read_image, shipped_images
+from spectrain.data.modular import ModularDataModule
+from spectrain.data.signal import SignalDataModule
+from spectrain.data.table import TableDataModule
 
-__all__ = ["FieldDataModule", "ImageDataModule", "coordinate_grid", "read_image", "shipped_images"]
+__all__ = [
+    "FieldDataModule",
+    "ImageDataModule",
+    "ModularDataModule",
+    "SignalDataModule",
+    "TableDataModule",
+    "coordinate_grid",
+    "read_image",
+    "shipped_images",
+]

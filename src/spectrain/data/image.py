@@ -5,15 +5,17 @@ Shapes: H rows, W columns, C channels, N = H W pixels, n training points, d = 2 
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
+from torch.nn import functional
 
 from spectrain import plots
-from spectrain.data.field import Columns, FieldDataModule, Figures, stacked
+from spectrain.data.field import Columns, FieldDataModule, Figures, stacked, whole_number
 from spectrain.data.image_io import read_image
 from spectrain.errors import InputError
 from spectrain.metrics import FieldMetrics, ImageMetrics
@@ -43,14 +45,19 @@ class ImageDataModule(FieldDataModule):
     """An image for a network f: coordinates in [-1, 1]^2 -> values in [-1, 1]^C.
 
     `path`, `size`, `grayscale`: see `read_image`. `holdout`: train on every other pixel (checkerboard, (row + column)
-    even); the others are in `heldout_mask`. `batch_size`, `seed`, `chunk_size`: see `FieldDataModule`.
+    even); the others are in `heldout_mask`. `noise`: standard deviation of Gaussian noise on the values trained on,
+    drawn by `seed`; what is measured is the clean picture. `downsample`: k trains on the picture averaged over about
+    k x k pixels, at the centres of these, and measures the full one. `batch_size`, `seed`, `chunk_size`: see
+    `FieldDataModule`.
 
-    Attributes: `image` [H, W, C]; `grid_shape` (H, W); `coordinates` [N, 2] of all pixels; `heldout_mask` [H, W] or
-    None.
+    Attributes: `image` [H, W, C], clean and full; `grid_shape` (H, W), or that of the smaller picture trained on;
+    `coordinates` [N, 2] of all pixels; `heldout_mask` [H, W] or None; `noisy` [H, W, C] or None.
 
-    Validation batches are the whole image in order, held-out pixels included, index = pixel.
+    Validation batches are the whole image in order, held-out pixels included, index = pixel; then the points of a
+    smaller picture, if that is trained on.
 
-    Raises InputError naming data.path, data.size, data.batch_size, data.seed, data.chunk_size or data.holdout.
+    Raises InputError naming data.path, data.size, data.batch_size, data.seed, data.chunk_size, data.holdout, data.noise
+    or data.downsample.
     """
 
     def __init__(
@@ -61,6 +68,8 @@ class ImageDataModule(FieldDataModule):
         grayscale: bool = False,
         batch_size: int | None = None,
         holdout: bool = False,
+        noise: float = 0.0,
+        downsample: int = 1,
         seed: int = 0,
         chunk_size: int = 16384,
     ) -> None:
@@ -68,23 +77,73 @@ class ImageDataModule(FieldDataModule):
         self.path, self.grayscale = path, grayscale
         self.image: Float[Tensor, "H W C"] = torch.from_numpy(read_image(path, size, grayscale=grayscale))
         height, width = _sides(self.image)
-        self.grid_shape = (height, width)
         self.coordinates = coordinate_grid(height, width)
         self.heldout_mask = _checkerboard(height, width) if holdout else None
-        pixels = torch.arange(height * width)
-        trained = pixels if self.heldout_mask is None else pixels[~self.heldout_mask.flatten()]
-        self.set_points(self.coordinates, self.image.flatten(0, 1), trained)
+        self.downsample = whole_number("data.downsample", downsample)
+        if self.downsample == 1:
+            pixels = torch.arange(height * width)
+            trained = pixels if self.heldout_mask is None else pixels[~self.heldout_mask.flatten()]
+            points, values, self.grid_shape = self.coordinates, self.image.flatten(0, 1), (height, width)
+        else:
+            small = self._averaged(holdout)
+            self.grid_shape = _sides(small)
+            points = torch.cat((self.coordinates, coordinate_grid(*self.grid_shape, (height, width))))
+            values = torch.cat((self.image.flatten(0, 1), small.flatten(0, 1)))
+            trained = torch.arange(height * width, len(points))
+        noisy = values + _noise(noise, values.shape, self.seed) if noise else values
+        self.noisy = noisy[: height * width].reshape(self.image.shape) if noise else None
+        self.set_points(points, values, trained, noisy[trained])
+
+    def _averaged(self, holdout: bool) -> Float[Tensor, "h w C"]:
+        height, width = _sides(self.image)
+        k = self.downsample
+        if holdout:
+            raise InputError(
+                f"data.downsample={k} leaves the finer pixels out of the training already; give data.holdout=false."
+            )
+        if k > min(height, width):
+            raise InputError(f"data.downsample={k} is above the {min(height, width)} pixels of the shorter side.")
+        shape = (round(height / k), round(width / k))
+        averaged = functional.interpolate(self.image.movedim(2, 0)[None], shape, mode="area")[0]
+        return averaged.movedim(0, 2).contiguous()
 
     def metrics(self) -> ImageMetrics:
         """PSNR, SSIM and MSE on all pixels."""
-        return ImageMetrics(self.image, self.heldout_mask)
+        noisy = self.noisy if self.downsample == 1 else None
+        return ImageMetrics(self.image, self.heldout_mask, noisy, extra=len(self.points) - len(self.coordinates))
+
+    def headline(self, runs: Mapping[str, Columns]) -> dict[str, Any]:
+        """What stopping at the best step would have given without S, with noise; what bicubic interpolation gives."""
+        found: dict[str, Any] = {}
+        if self.noisy is not None:
+            for run, prefix in zip(runs.values(), ("", "baseline_"), strict=False):
+                found[f"{prefix}best_psnr"] = float(run["psnr"].max())
+                found[f"{prefix}best_step"] = int(run["step"][run["psnr"].argmax()])
+        if self.downsample > 1:
+            metrics = ImageMetrics(self.image)
+            metrics.update(self._bicubic().flatten(0, 1))
+            found["psnr_bicubic"] = float(metrics.compute()["psnr"])
+        return found
+
+    def _bicubic(self) -> Float[Tensor, "H W C"]:
+        small = self.train_y.reshape(*self.grid_shape, -1).movedim(2, 0)[None]  # type: ignore[misc]
+        return functional.interpolate(small, _sides(self.image), mode="bicubic")[0].movedim(0, 2)
 
     def figures(self, metrics: FieldMetrics, runs: Mapping[str, Columns]) -> Figures:
         """Target, reconstruction and error; PSNR against steps and time."""
         drawn: Figures = {"reconstruction": (plots.reconstruction_figure, _pictures(metrics))}
+        trained = self._trained_on()
+        if trained is not None:
+            drawn["pictures"] = (plots.trained_figure, {"trained": trained.numpy(), **_pictures(metrics)})
         if runs:
             drawn["psnr"] = (plots.psnr_figure, stacked(runs, ("step", "seconds", "psnr")))
         return drawn
+
+    def _trained_on(self) -> Float[Tensor, "H W C"] | None:
+        """The picture that training sees, where it is another than the target."""
+        if self.downsample > 1:
+            return self.train_y.reshape(*self.grid_shape, -1)  # type: ignore[misc]
+        return self.noisy
 
     def evaluation(self, size: int | None = None) -> tuple[Float[Tensor, "N d"], FieldMetrics, str]:
         """At another size than that of the training, the target is the same photograph resized to it."""
@@ -111,6 +170,13 @@ def _sides(image: Float[Tensor, "H W C"]) -> tuple[int, int]:
 
 def _pictures(metrics: FieldMetrics) -> dict[str, np.ndarray]:
     return {"target": metrics.target.cpu().numpy(), "reconstruction": metrics.measured().cpu().numpy()}
+
+
+def _noise(deviation: Any, shape: torch.Size, seed: int) -> Tensor:
+    if not isinstance(deviation, int | float) or isinstance(deviation, bool) or not 0 < deviation < float("inf"):
+        raise InputError(f"data.noise={deviation!r} is not usable: give a standard deviation, 0 or more.")
+    drawn = np.random.default_rng([seed, 1]).standard_normal(tuple(shape))
+    return deviation * torch.from_numpy(drawn).float()
 
 
 def _checkerboard(height: int, width: int) -> Tensor:

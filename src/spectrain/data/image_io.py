@@ -3,7 +3,6 @@
 Shapes: H rows, W columns, C channels (1 grey, 3 colour).
 """
 
-import difflib
 import math
 import os
 import re
@@ -18,12 +17,15 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageOps
 
+from spectrain.data.files import locate_file, nearest
 from spectrain.errors import InputError, SpectrainWarning
 
 MAX_SIDE = 8192
 MAX_PIXELS = 178_956_970  # Pillow's own limit for a decompression bomb: 0.5 GB of RGB
 # A closed list: Pillow would otherwise try readers that start other programs (EPS) or that few people have tested.
 FORMATS = ("PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP", "PPM", "JPEG2000")
+SUFFIXES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".gif", ".bmp", ".ppm", ".pgm", ".jp2")
+LISTED = 20  # pictures of a folder that an error names
 SHIPPED = "skimage:"
 DEFAULT_IMAGE = "skimage:camera"
 WHITE_IS_ZERO = (262, 0)  # TIFF tag PhotometricInterpretation
@@ -113,35 +115,32 @@ def _locate(name: str) -> Path:
         stem = name.removeprefix(SHIPPED)
         if stem not in shipped:
             raise InputError(
-                f"data.path={name} is not a picture shipped with scikit-image{_nearest(stem, shipped, SHIPPED)}; "
+                f"data.path={name} is not a picture shipped with scikit-image{nearest(stem, shipped, SHIPPED)}; "
                 f"there are {', '.join(shipped)}."
             )
         return shipped[stem]
     file = Path(name).expanduser()
     try:
-        if not name or not file.exists():
-            raise InputError(f"data.path={name!r} does not exist{_nearest_file(file)}; give an image file.")
-        if file.is_dir():
-            raise InputError(f"data.path={name} is a directory; give one image file inside it.")
-        if not file.is_file():
-            raise InputError(f"data.path={name} is not a regular file; give an image file.")
-        if file.stat().st_size == 0:
-            raise InputError(f"data.path={name} is an empty file (0 bytes); give an image file.")
+        if name and file.is_dir():
+            raise InputError(_folder(name, file))
     except OSError as error:
         raise InputError(f"data.path={name} cannot be read: {error.strerror}.") from error
-    return file
+    hint = f" (did you mean {SHIPPED}{file.name}?)" if file.name in shipped_images() else ""
+    return locate_file(name, "an image file", hint)
 
 
-def _nearest(word: str, known: Sequence[str] | dict[str, Path], prefix: str = "") -> str:
-    match = difflib.get_close_matches(word, known, n=1)
-    return f" (did you mean {prefix}{match[0]}?)" if match else ""
-
-
-def _nearest_file(file: Path) -> str:
-    if file.name in shipped_images():
-        return f" (did you mean {SHIPPED}{file.name}?)"
-    siblings = [f.name for f in file.parent.iterdir()] if file.parent.is_dir() else []
-    return _nearest(file.name, siblings)
+def _folder(name: str, folder: Path) -> str:
+    """What to type for a folder of pictures."""
+    found = sorted(f.name for f in folder.iterdir() if f.suffix.lower() in SUFFIXES)
+    if not found:
+        return f"data.path={name} is a directory without pictures; give one image file."
+    shown = found[:LISTED]
+    more = f" (and {len(found) - LISTED} more)" if len(found) > LISTED else ""
+    paths = ",".join(str(Path(name) / one) for one in shown)
+    return (
+        f"data.path={name} is a directory, and a run fits one picture; give one image file inside it, or fit each of "
+        f"its {len(found)} pictures in a run of its own with -m data.path={paths}{more}"
+    )
 
 
 def _decode(file: Path, name: str) -> Pixels:

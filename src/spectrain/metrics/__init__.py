@@ -3,5 +3,15 @@
 from spectrain.metrics.band_energy import BandEnergy
 from spectrain.metrics.base import FieldMetrics, Quality
 from spectrain.metrics.image import ImageMetrics
+from spectrain.metrics.rows import ClassMetrics, RegressionMetrics
+from spectrain.metrics.signal import SignalMetrics
 
-__all__ = ["BandEnergy", "FieldMetrics", "ImageMetrics", "Quality"]
+__all__ = [
+    "BandEnergy",
+    "ClassMetrics",
+    "FieldMetrics",
+    "ImageMetrics",
+    "Quality",
+    "RegressionMetrics",
+    "SignalMetrics",
+]

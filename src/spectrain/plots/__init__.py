@@ -7,7 +7,9 @@ from spectrain.plots.figures import (
     quality_figure,
     reconstruction_figure,
     spectrum_figure,
+    trained_figure,
 )
+from spectrain.plots.fits import frequencies_figure, parts_figure, signal_figure
 from spectrain.plots.method_map import gain_map_figure, initialisation_figure
 from spectrain.plots.physics import convergence_figure, kernel_figure, map_figure, profile_figure, save_animation
 from spectrain.plots.race import pictures_figure, race_figure
@@ -20,12 +22,14 @@ __all__ = [
     "band_names",
     "convergence_figure",
     "decay_figure",
+    "frequencies_figure",
     "gain_map_figure",
     "initialisation_figure",
     "kernel_figure",
     "load_arrays",
     "map_figure",
     "maps_figure",
+    "parts_figure",
     "pictures_figure",
     "profile_figure",
     "psnr_figure",
@@ -35,7 +39,9 @@ __all__ = [
     "reconstruction_figure",
     "save_animation",
     "save_figure",
+    "signal_figure",
     "spectra_figure",
     "spectrum_figure",
     "svg_text",
+    "trained_figure",
 ]

@@ -54,6 +54,27 @@ def reconstruction_figure(target: Float[Array, "H W C"], reconstruction: Float[A
     return figure
 
 
+@styled
+def trained_figure(
+    trained: Float[Array, "h w C"], target: Float[Array, "H W C"], reconstruction: Float[Array, "H W C"]
+) -> Figure:
+    """What was trained on (noisy, or of fewer pixels) | reconstruction with its PSNR against the target | target."""
+    shown = np.clip(np.asarray(reconstruction, float), -1, 1)
+    height, width = shown.shape[:2]
+    figure = new_figure(float(np.clip(0.3 + (WIDTH - 0.4) / 3 * height / width, 1.5, 9.0)))
+    mse = np.mean((shown - np.asarray(target, float)) ** 2)
+    titles = (f"Trained on, {trained.shape[1]} x {trained.shape[0]}", f"Reconstruction, {decibels(mse)}", "Target")
+    for axis, title, image in zip(figure.subplots(1, 3), titles, (trained, shown, target), strict=True):
+        axis.set_title(title)
+        axis.set(xticks=[], yticks=[])
+        axis.grid(False)
+        axis.spines[:].set_visible(False)
+        values = (np.clip(np.asarray(image, float), -1, 1) + 1) / 2
+        grey = {"cmap": "gray", "vmin": 0, "vmax": 1} if values.shape[2] == 1 else {}
+        axis.imshow(np.squeeze(values, axis=2) if grey else values, interpolation="nearest", **grey)
+    return figure
+
+
 def decibels(mse: Any) -> str:
     """10 log10(4 / mse) as text; values span [-1, 1], so the largest square is 4."""
     return "exact" if mse == 0 else f"{10 * np.log10(4 / mse):.2f} dB"
@@ -172,12 +193,12 @@ def band_energy_figure(
     figure = new_figure(3.2)
     axes = figure.subplots(1, 2)
     # One hue from dark (first modes) to light: the bands have an order, a list of hues would hide it.
-    shades = _shades(len(names))
+    colours = shades(len(names))
     for b, name in enumerate(names):
         for axis, line in zip(axes, (values[:, b], values[:, b] / _first(values[:, b])), strict=True):
-            axis.plot(steps, line, color=shades[b], label=name, **_dots(len(steps)))
+            axis.plot(steps, line, color=colours[b], label=name, **_dots(len(steps)))
     for axis in axes:
-        _step_axis(axis, steps)
+        step_axis(axis, steps)
     axes[0].set(yscale="log", title="Energy of the residual", ylabel="energy per point (sum: |f − y|² / n)")
     axes[1].set(yscale="log", title="Relative to the start", ylabel="energy / energy at the start")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(names)))
@@ -198,11 +219,13 @@ def _first(values: Array) -> float:
     return float(known[0]) if len(known) else 1.0
 
 
-def _shades(count: int) -> list[Any]:
+def shades(count: int) -> list[Any]:
+    """Colours of one scale from dark to light, for curves that have an order."""
     return [matplotlib.colormaps["viridis"](x) for x in np.linspace(0, 0.85, count)]
 
 
-def _step_axis(axis: Axes, steps: Array) -> None:
+def step_axis(axis: Axes, steps: Array) -> None:
+    """Optimizer steps on a logarithmic axis that begins at 0."""
     # symlog: step 0, where everything starts, has no place on a logarithmic axis
     axis.set_xscale("symlog", linthresh=max(1, steps[steps > 0].min(initial=steps.max())), linscale=0.3)
     axis.set(xlabel="optimizer steps", xlim=(min(0, steps.min()), max(1, steps.max()) * 1.05))

@@ -27,6 +27,7 @@ class Data:
     in_features, out_features, target_mean = 1, 1, torch.zeros(1)
     train_x = T
     train_y = torch.sin(9 * T)
+    loss = staticmethod(torch.nn.functional.mse_loss)
 
 
 def config(*words: str) -> DictConfig:
@@ -121,3 +122,12 @@ def test_cuts_stay_below_the_modes_that_are_computed() -> None:
 def test_a_way_that_cannot_count_modes_is_refused_before_anything_is_computed() -> None:
     with pytest.raises(InputError, match="preconditioner=batch cannot count them"):
         choose_map(config("preconditioner=batch"), None, nn.Identity())
+
+
+def test_another_loss_than_the_predicted_one_is_said() -> None:
+    class Classes(Data):
+        loss = staticmethod(torch.nn.functional.cross_entropy)
+
+    cfg = config()
+    with pytest.warns(SpectrainWarning, match="another loss: take it as a hint"):
+        choose_map(cfg, Classes(), network(cfg))

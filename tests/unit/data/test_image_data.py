@@ -269,3 +269,68 @@ def test_more_processes_than_points_of_a_batch():
     module.trainer = type("T", (), {"global_rank": 0, "world_size": 4})()
     with pytest.raises(InputError, match=r"^data\.batch_size=3 is less than the 4 processes"):
         module.train_dataloader()
+
+
+def test_noise_is_trained_on_and_the_clean_picture_measured():
+    clean, noisy = ImageDataModule(size=32), ImageDataModule(size=32, noise=0.2)
+    drawn = noisy.train_y - clean.train_y
+    assert float(drawn.std()) == pytest.approx(0.2, rel=0.1) and abs(float(drawn.mean())) < 0.02
+    assert torch.equal(noisy.train_y, ImageDataModule(size=32, noise=0.2).train_y)
+    assert not torch.equal(noisy.train_y, ImageDataModule(size=32, noise=0.2, seed=1).train_y)
+    metrics = noisy.metrics()
+    metrics.update(clean.train_y)
+    found = metrics.compute()
+    assert float(found["psnr"]) == float("inf")
+    assert float(found["psnr_noisy"]) == pytest.approx(10 * np.log10(4 / 0.04), abs=0.5)
+    run = {"step": np.array([0, 5, 9]), "psnr": np.array([10.0, 25, 20])}
+    found = noisy.headline({"modified spectrum": run, "without": run})
+    assert (found["best_step"], found["baseline_best_psnr"]) == (5, 25)
+
+
+def test_fewer_pixels_are_averages_at_their_centres():
+    full, small = ImageDataModule(size=24), ImageDataModule(size=24, downsample=4)
+    assert small.grid_shape == (6, 6) and small.train_x.shape == (36, 2)
+    blocks = full.image.reshape(6, 4, 6, 4, 1).mean((1, 3)).flatten(0, 1)
+    torch.testing.assert_close(small.train_y, blocks)
+    centres = full.coordinates.reshape(6, 4, 6, 4, 2).mean((1, 3)).flatten(0, 1)
+    torch.testing.assert_close(small.train_x, centres)
+    metrics = small.metrics()
+    for _, y, _ in small.val_dataloader():
+        metrics.update(y)
+    torch.testing.assert_close(metrics.reconstruction(), full.image)
+    assert float(metrics.compute()["psnr"]) == float("inf")
+    torch.testing.assert_close(small.residual(metrics.predictions()[small.train_rows]), torch.zeros(36, 1).double())
+    assert 10 < small.headline({})["psnr_bicubic"] < 40
+
+
+def test_an_evaluation_measures_the_full_picture_at_its_pixels():
+    data = ImageDataModule(size=24, downsample=2)
+    x, metrics, where = data.evaluation()
+    assert torch.equal(x, data.points) and where == "at 24 x 24 pixels"
+    x, metrics, where = data.evaluation(48)
+    assert len(x) == 48 * 48 == metrics.target.numel() and where == "at 48 x 48 pixels"
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"noise": -1}, r"data\.noise=-1"),
+        ({"noise": "much"}, r"data\.noise='much'"),
+        ({"downsample": 0}, r"data\.downsample=0"),
+        ({"downsample": 2, "holdout": True}, r"data\.downsample=2.*data\.holdout=false"),
+        ({"downsample": 13}, r"data\.downsample=13 is above the 12 pixels"),
+    ],
+)
+def test_noise_and_fewer_pixels_refused(settings, said):
+    with pytest.raises(InputError, match=said):
+        ImageDataModule(size=12, **settings)
+
+
+def test_a_folder_is_refused_with_the_command_that_fits_each_picture(tmp_path):
+    for name in ("b.png", "a.jpg", "notes.txt"):
+        (tmp_path / name).write_bytes(b"")
+    with pytest.raises(InputError, match=r"its 2 pictures .* -m data\.path=\S+/a\.jpg,\S+/b\.png$"):
+        ImageDataModule(str(tmp_path))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match="directory without pictures"):
+        ImageDataModule(str(tmp_path / "empty"))
