@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,7 +14,7 @@ from pytorch_lightning.utilities.exceptions import MisconfigurationException  # 
 from torch import nn
 from torch.optim import Optimizer
 
-from spectrain.errors import InputError
+from spectrain.errors import InputError, SpectrainWarning
 from spectrain.lightning import WholeCheckpoints, WideNetworkModule
 from spectrain.metrics import ImageMetrics
 from spectrain.models import center_output
@@ -22,7 +23,7 @@ from spectrain.optim import GaussNewton
 # Keys beside a _target_ that this program reads itself.
 NOT_ARGUMENTS = ("center_output", "adaptive_lr", "scale_free")
 # What constructors raise for settings that they do not take.
-REFUSALS = (TypeError, ValueError, LookupError, ArithmeticError, MisconfigurationException)
+REFUSALS = (TypeError, ValueError, LookupError, ArithmeticError, ImportError, MisconfigurationException)
 # What a person may switch off is the rest.
 REQUIRED = ("data", "model", "optimizer", "trainer", "callbacks", "paths")
 
@@ -109,6 +110,7 @@ def is_rate_automatic(cfg: DictConfig) -> bool:
 
 def try_optimizer(cfg: DictConfig, network: nn.Module, optimizer: Any, schedule: Any) -> None:
     """Make both once and throw them away: what they do not accept must be said before a folder is made."""
+    _check_arguments(cfg.optimizer)
     key = "optimizer"
     try:
         made = optimizer(network.parameters())
@@ -119,6 +121,23 @@ def try_optimizer(cfg: DictConfig, network: nn.Module, optimizer: Any, schedule:
             schedule(made)
     except Exception as error:
         raise _constructor_error(key, cfg[key]["_target_"], error) from error
+
+
+def _check_arguments(settings: DictConfig) -> None:
+    """What an optimizer would find out at its first step, or never: pytorch_optimizer takes any keyword."""
+    target, known = settings["_target_"], _parameters(settings["_target_"])
+    for name in settings:
+        takes_it = name in known or str(name).startswith("_") or name in NOT_ARGUMENTS
+        if not takes_it and any(p.kind is p.VAR_KEYWORD for p in known.values()):
+            _warn(f"optimizer.{name} is not among the arguments that {target} names, and may have no effect.")
+    default = known["betas"].default if "betas" in known else None
+    given = settings.get("betas")
+    if isinstance(default, tuple) and given is not None and len(given) != len(default):
+        raise InputError(f"optimizer.betas={list(given)} cannot be used; {target} takes {len(default)} numbers.")
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, SpectrainWarning, stacklevel=2)
 
 
 def build(cfg: DictConfig, key: str) -> Any:

@@ -14,6 +14,7 @@ _FULL = {errno.ENOSPC, errno.EDQUOT}
 _FORBIDDEN = {errno.EACCES, errno.EPERM, errno.EROFS}
 # A path that runs through a file, or is too long: only a path that a person gave.
 _NO_PLACE = {errno.ENOTDIR, errno.ENAMETOOLONG, errno.ELOOP}
+LONGEST_WORD = 300
 # torch.save into a file reports a full disk as a RuntimeError with this text, and no errno.
 _TORCH_WRITE_FAILED = "PytorchStreamWriter failed writing"
 
@@ -46,12 +47,17 @@ def explain(error: BaseException) -> str | None:
     """One sentence on one line for an error that a person can mend, None for a bug."""
     for cause in _causes(error):
         if isinstance(cause, InputError):
-            return " ".join(str(cause).split())
+            return " ".join(_shortened(word) for word in str(cause).split())
         if isinstance(cause, OSError) and (sentence := _explain_os_error(cause)):
             return sentence
         if isinstance(cause, RuntimeError) and _TORCH_WRITE_FAILED in str(cause):
             return "a checkpoint could not be written, most likely because the disk is full; free some space."
     return None
+
+
+def _shortened(word: str) -> str:
+    """Nobody reads a path of 5,000 letters."""
+    return word if len(word) <= LONGEST_WORD else f"{word[: LONGEST_WORD // 2]}...{word[-LONGEST_WORD // 4 :]}"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -99,7 +99,7 @@ def write_evaluation(folder: Path, target: Tensor, image: Tensor, result: dict[s
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="evaluate")  # type: ignore[untyped-decorator]
 def _job(cfg: DictConfig) -> None:
     quiet_libraries()
-    code = run_guarded(lambda: evaluate(cfg), debug=bool(cfg.show_traceback))
+    code = run_guarded(lambda: evaluate(cfg), debug=cfg.show_traceback is True)
     if code:
         sys.exit(code)
 

@@ -236,6 +236,8 @@ class _Composer:
 
     def blame(self, words: Sequence[str], error: Exception) -> InputError:
         """The first override whose key does not exist, or Hydra's own sentence."""
+        if isinstance(error, UnicodeDecodeError):
+            return InputError(f"A configuration file of {' '.join(words)} is not a text in UTF-8; write it as YAML.")
         overrides = _parse(words)
         for override in overrides:
             if not override.is_delete() and override.value() is None and self.is_group(override):

@@ -36,10 +36,17 @@ def load_checkpoint(path: str) -> dict[str, Any]:
     if not isinstance(path, str) or not path:
         raise InputError(f"ckpt_path={path!r} is not a path; give a file such as runs/NAME/checkpoints/last.ckpt.")
     file = Path(path)
+    if not file.exists() and file.parent.name == "checkpoints" and (file.parents[1] / "config.yaml").exists():
+        raise InputError(
+            f"ckpt_path={path} does not exist: the run in {file.parents[1]} ended before its first checkpoint, which the "
+            "first validation writes (trainer.val_check_interval). There is nothing to resume; start it again."
+        )
     if not file.exists():
         raise InputError(f"ckpt_path={path} does not exist; give a file such as runs/NAME/checkpoints/last.ckpt.")
     if file.is_dir():
         raise InputError(f"ckpt_path={path} is a folder; give the file in it, such as {file}/checkpoints/last.ckpt.")
+    if not file.is_file():  # a pipe would be waited for without end
+        raise InputError(f"ckpt_path={path} is not a regular file; give a file such as runs/NAME/checkpoints/last.ckpt.")
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -119,9 +126,10 @@ def choose_run_folder(cfg: DictConfig, name: str) -> Path:
     if folder.is_file():
         raise InputError(f"paths.run_dir={folder} is a file; give a folder that does not exist yet.")
     if folder.is_dir() and any(folder.iterdir()):
+        last = folder / "checkpoints" / "last.ckpt"
+        way = f"resume the run in it: ckpt_path={last}" if last.exists() else "remove it: it holds no last.ckpt to resume"
         raise InputError(
-            f"paths.run_dir={folder} exists and is not empty; nothing is written over. Give another folder, "
-            f"or resume the run in it: ckpt_path={folder}/checkpoints/last.ckpt."
+            f"paths.run_dir={folder} exists and is not empty; nothing is written over. Give another folder, or {way}."
         )
     return folder
 

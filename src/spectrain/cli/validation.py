@@ -72,7 +72,7 @@ rate = Rule(
     is_float=True,
 )
 seed = Rule(lambda value: _is_int(value) and 0 <= value < 2**32, "a whole number from 0 to 4294967295")
-path = Rule(lambda value: isinstance(value, str) and value != "", "the path of a file or folder, as a text")
+path = Rule(lambda value: isinstance(value, str) and value != "" and "\0" not in value, "the path of a file or folder, as a text")
 positive_list = Rule(
     lambda value: OmegaConf.is_list(value) and len(value) > 0 and all(_is_number(v) and v > 0 for v in value),
     "a list of finite numbers above 0, such as [0.5, 1, 2]",
@@ -80,6 +80,10 @@ positive_list = Rule(
 seed_list = Rule(
     lambda value: OmegaConf.is_list(value) and len(value) > 0 and all(seed.accepts(v) for v in value),
     "a list of whole numbers of at least 0, such as [0, 1, 2]",
+)
+decay_list = Rule(
+    lambda value: OmegaConf.is_list(value) and len(value) > 1 and all(_is_number(v) and 0 <= v < 1 for v in value),
+    "a list of numbers from 0 to below 1, such as [0.9, 0.999]",
 )
 text_list = Rule(
     lambda value: OmegaConf.is_list(value) and all(isinstance(item, str) for item in value),
@@ -135,6 +139,7 @@ RULES: dict[str, Rule] = {
     "trainer.gradient_clip_val": optional(positive_float),
     "optimizer.lr": rate,
     "optimizer.scale_free": boolean,
+    "optimizer.betas": decay_list,
     "optimizer.eps": positive_float,
     "optimizer.weight_decay": non_negative_float,
     "optimizer.momentum": non_negative_float,

@@ -117,8 +117,8 @@ def _locate(name: str) -> Path:
                 f"there are {', '.join(shipped)}."
             )
         return shipped[stem]
-    file = Path(name).expanduser()
     try:
+        file = Path(name).expanduser()
         if not name or not file.exists():
             raise InputError(f"data.path={name!r} does not exist{_nearest_file(file)}; give an image file.")
         if file.is_dir():
@@ -129,6 +129,8 @@ def _locate(name: str) -> Path:
             raise InputError(f"data.path={name} is an empty file (0 bytes); give an image file.")
     except OSError as error:
         raise InputError(f"data.path={name} cannot be read: {error.strerror}.") from error
+    except RuntimeError as error:  # ~somebody
+        raise InputError(f"data.path={name} names the home of a user that does not exist.") from error
     return file
 
 
