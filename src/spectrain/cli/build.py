@@ -1,5 +1,6 @@
 """From an accepted configuration to objects."""
 
+import datetime
 import functools
 import inspect
 import warnings
@@ -10,6 +11,7 @@ import pytorch_lightning as pl
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 from torch import nn
 from torch.optim import Optimizer
@@ -174,6 +176,9 @@ def build_trainer(cfg: DictConfig, callbacks: list[pl.Callback]) -> pl.Trainer:
     # Lightning counts this interval in batches, and an optimizer step may take several.
     interval = min(cfg.trainer.val_check_interval, cfg.trainer.max_steps) * cfg.trainer.accumulate_grad_batches
     settings = {"plugins": [WholeCheckpoints()], **cfg.trainer, "val_check_interval": interval}
+    timeout = settings.pop("timeout_seconds", None)
+    if settings.get("strategy") == "ddp" and timeout is not None:
+        fixed["strategy"] = DDPStrategy(timeout=datetime.timedelta(seconds=timeout))
     try:
         trainer: pl.Trainer = _instantiate(settings, **fixed)
         return trainer

@@ -19,7 +19,7 @@ from spectrain.cli.config_dir import config_dir
 from spectrain.cli.errors import run_guarded
 from spectrain.cli.launch import launch
 from spectrain.cli.physics import is_physics
-from spectrain.cli.run_folder import load_checkpoint
+from spectrain.cli.run_folder import foreign_version, load_checkpoint
 from spectrain.cli.train import quiet_libraries
 from spectrain.cli.validation import validate
 from spectrain.data import read_image
@@ -75,7 +75,8 @@ def load_network(network: nn.Module, checkpoint: dict[str, Any], path: str) -> N
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        raise InputError(f"ckpt_path={path} does not fit the network of its own configuration: {error}") from error
+        reason = f"{foreign_version(path)} ({error})"
+        raise InputError(f"ckpt_path={path} does not fit the network of its own configuration: {reason}") from error
     network.to(next(iter(weights.values())).dtype).eval()
 
 

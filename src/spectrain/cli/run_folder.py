@@ -1,6 +1,7 @@
 """One folder holds one run: where it lies, and what a checkpoint in it may be resumed with."""
 
 import datetime
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import spectrain
 from spectrain.cli.choose_map import is_auto
-from spectrain.errors import InputError
+from spectrain.errors import InputError, SpectrainWarning
 
 # What a resumed run must share with the run that wrote the checkpoint; the rest (max_steps, logger, paths) may change.
 FIXED_ON_RESUME = (
@@ -25,6 +26,8 @@ FIXED_ON_RESUME = (
     "seed",
     "trainer.accumulate_grad_batches",
 )
+
+NEEDED_TO_RESUME = ("global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers")
 
 
 def load_checkpoint(path: str) -> dict[str, Any]:
@@ -61,6 +64,17 @@ def load_checkpoint(path: str) -> dict[str, Any]:
     return found
 
 
+def foreign_version(path: str) -> str:
+    """Who wrote a checkpoint that this version cannot restore, and what to do."""
+    written = str(load_checkpoint(path)["spectrain_version"])
+    if written == spectrain.__version__:
+        return f"it was written by spectrain {written}, as this is, and its contents were changed"
+    return (
+        f"it was written by spectrain {written}, and this is {spectrain.__version__}; install that version to go on with "
+        f"it (pip install spectrain=={written}), or start a new run"
+    )
+
+
 def _is_ours(checkpoint: Any) -> bool:
     if not isinstance(checkpoint, dict) or not {"spectrain_version", "config", "state_dict"} <= checkpoint.keys():
         return False
@@ -77,8 +91,17 @@ def resumed_config(cfg: DictConfig, checkpoint: dict[str, Any], overrides: list[
     """The configuration of the checkpoint, with the command line's overrides on top.
 
     Raises:
-        InputError: an override changes what a resumed run must share with the earlier one.
+        InputError: an override changes what a resumed run must share with the earlier one, or the checkpoint holds
+            less than a run needs to go on.
     """
+    missing = [key for key in NEEDED_TO_RESUME if key not in checkpoint]
+    if missing:  # Lightning would begin again at step 0 without a word
+        reason = f"it lacks {', '.join(missing)}; {foreign_version(cfg.ckpt_path)}"
+        raise InputError(f"ckpt_path={cfg.ckpt_path} cannot be resumed: {reason}.")
+    if checkpoint["spectrain_version"] != spectrain.__version__:
+        written = checkpoint["spectrain_version"]
+        message = f"ckpt_path={cfg.ckpt_path} was written by spectrain {written}, and this is {spectrain.__version__}."
+        warnings.warn(message, SpectrainWarning, stacklevel=2)
     saved = OmegaConf.create(checkpoint["config"])
     assert isinstance(saved, DictConfig)
     keys = [override.split("=", 1)[0].lstrip("+~").split("@")[0] for override in overrides]

@@ -136,6 +136,7 @@ RULES: dict[str, Rule] = {
     "trainer.val_check_interval": positive_int,
     "trainer.log_every_n_steps": positive_int,
     "trainer.accumulate_grad_batches": positive_int,
+    "trainer.timeout_seconds": positive_float,
     "trainer.gradient_clip_val": optional(positive_float),
     "optimizer.lr": rate,
     "optimizer.scale_free": boolean,

@@ -6,6 +6,7 @@ from spectrain.lightning.checkpoint_io import WholeCheckpoints
 from spectrain.lightning.history import RunHistory
 from spectrain.lightning.interrupt import GracefulInterrupt
 from spectrain.lightning.loggers import MetricsCSV, wandb_logger
+from spectrain.lightning.lost_rank import LOST, LostRankError, watching
 from spectrain.lightning.module import WideNetworkModule
 from spectrain.lightning.physics_data import PDEDataModule
 from spectrain.lightning.physics_history import PhysicsHistory
@@ -15,9 +16,11 @@ from spectrain.lightning.random_state import RandomState
 from spectrain.lightning.spectrum_callback import SpectrumCallback
 
 __all__ = [
+    "LOST",
     "AutoCallback",
     "AutomaticRate",
     "GracefulInterrupt",
+    "LostRankError",
     "MetricsCSV",
     "PDEDataModule",
     "PhysicsHistory",
@@ -29,4 +32,5 @@ __all__ = [
     "WholeCheckpoints",
     "WideNetworkModule",
     "wandb_logger",
+    "watching",
 ]

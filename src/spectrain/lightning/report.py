@@ -22,6 +22,7 @@ import spectrain
 from spectrain import plots
 from spectrain.lightning.history import RunHistory, predict_all
 from spectrain.lightning.module import WideNetworkModule
+from spectrain.lightning.outputs import Outputs
 from spectrain.lightning.spectrum_callback import SpectrumCallback
 from spectrain.preconditioners import AutoPreconditioner
 from spectrain.spectrum.measures import condition_number
@@ -48,11 +49,14 @@ def finish_run(
     if baseline is not None:
         summary |= compare(history, baseline)
     if trainer.is_global_zero:
-        history.write(folder / "history.csv")
-        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
-        drawn = draw_figures(folder / "figures", module, history, spectrum, baseline) if figures else []
+        outputs = Outputs()
+        outputs.write("history.csv", lambda: history.write(folder / "history.csv"))
+        text = json.dumps(summary, indent=2) + "\n"
+        outputs.write("summary.json", lambda: (folder / "summary.json").write_text(text))
+        drawn = draw_figures(outputs, folder / "figures", module, history, spectrum, baseline) if figures else []
         print_table(folder, summary)
         show(trainer, summary, drawn)
+        outputs.finish(trainer)
     return summary
 
 
@@ -110,6 +114,7 @@ def environment() -> dict[str, Any]:
 
 
 def draw_figures(
+    outputs: Outputs,
     folder: Path,
     module: WideNetworkModule,
     history: RunHistory,
@@ -147,12 +152,19 @@ def draw_figures(
                 plots.band_energy_figure,
                 {"step": steps, "energy": energy, "last_mode": np.array(history.edges[1:])},
             )
-    folder.mkdir(exist_ok=True)
+    return save_figures(outputs, folder, arrays)
+
+
+def save_figures(
+    outputs: Outputs, folder: Path, made: dict[str, tuple[Any, dict[str, Any]]]
+) -> list[tuple[str, Path, Figure]]:
+    """Draw and save those of `made`, name -> (function, its arguments); those that the disk took."""
     drawn = []
-    for name, (draw, values) in arrays.items():
+    for name, (draw, values) in made.items():
         figure = draw(**values)
-        plots.save_figure(figure, folder / name, values)
-        drawn.append((name, folder / f"{name}.png", figure))
+        paths = outputs.write(f"the figure {name}", lambda f=figure, n=name, v=values: plots.save_figure(f, folder / n, v))
+        if paths is not None:
+            drawn.append((name, folder / f"{name}.png", figure))
     return drawn
 
 
