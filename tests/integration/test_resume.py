@@ -157,12 +157,13 @@ def test_the_resume_command_can_be_typed(
 @pytest.mark.slow
 def test_ctrl_c_on_a_real_process(tmp_path: Path) -> None:
     """SIGINT once training has begun: 130, last.ckpt, and a printed command that finishes the same run."""
-    words = [w for w in TINY if not w.startswith(("trainer.max_steps", "trainer.val"))]
+    words = [w for w in TINY if not w.startswith(("trainer.max_steps", "trainer.val", "trainer.log"))]
     words += [
-        "trainer.max_steps=3000",
-        "trainer.val_check_interval=1000",
+        "trainer.max_steps=400",
+        "trainer.val_check_interval=150",
+        "trainer.log_every_n_steps=50",
         "optimizer=adam",
-        "spectrum.every_n_steps=900",
+        "spectrum.every_n_steps=120",
     ]
     script = Path(__file__).parents[2] / "scripts" / "train.py"
     environment = {k: v for k, v in os.environ.items() if k != "SPECTRAIN_ARGS"} | {"OMP_NUM_THREADS": "1"}
@@ -172,7 +173,7 @@ def test_ctrl_c_on_a_real_process(tmp_path: Path) -> None:
     )  # fmt: skip
     assert process.stdout is not None
     head = ""
-    while "step    300" not in head:
+    while "step     40" not in head:
         line = process.stdout.readline()
         assert line, process.communicate()
         head += line
@@ -181,7 +182,7 @@ def test_ctrl_c_on_a_real_process(tmp_path: Path) -> None:
     assert process.returncode == 130, err
     assert "Traceback" not in err
     stopped = load(tmp_path / "part" / LAST)["global_step"]
-    assert 300 <= stopped < 3000
+    assert 40 <= stopped < 400
     command = shlex.split(out.splitlines()[-1])
     assert command[0] == "python"
     finished = call(*command[2:])

@@ -20,6 +20,7 @@ from spectrain.optim import GaussNewton, apply_scales, scaled_groups
 from spectrain.pde import Residuals
 from spectrain.pde.evaluation import errors
 from spectrain.preconditioners import SamplePreconditioner
+from spectrain.preconditioners.refresh import attempt
 from spectrain.spectrum import Spectrum
 
 # A spectrum of more residuals than this takes the top modes only.
@@ -107,10 +108,15 @@ class PhysicsModule(pl.LightningModule):
 
     def _refresh(self, residuals: Residuals) -> None:
         assert self.preconditioner is not None
-        begun = time.perf_counter()
-        K = residuals.linearize().gram()
-        self.preconditioner.update(Spectrum.from_kernel(K, rank=min(self.rank, len(K))), dtype=K.dtype)
-        self.refreshes += 1
+        S, begun = self.preconditioner, time.perf_counter()
+
+        def compute() -> bool:
+            K = residuals.linearize().gram()
+            S.update(Spectrum.from_kernel(K, rank=min(self.rank, len(K))), dtype=K.dtype)
+            return True
+
+        failed = f"The spectrum refresh at step {self.trainer.global_step} failed"
+        self.refreshes += bool(attempt(compute, self.device, failed, lambda: S.goes_on if S.ready else None))
         self.refresh_seconds += time.perf_counter() - begun
 
     def spectrum(self) -> Spectrum:
