@@ -159,11 +159,11 @@ def test_ctrl_c_on_a_real_process(tmp_path: Path) -> None:
     """SIGINT once training has begun: 130, last.ckpt, and a printed command that finishes the same run."""
     words = [w for w in TINY if not w.startswith(("trainer.max_steps", "trainer.val", "trainer.log"))]
     words += [
-        "trainer.max_steps=400",
-        "trainer.val_check_interval=150",
+        "trainer.max_steps=200",
+        "trainer.val_check_interval=70",
         "trainer.log_every_n_steps=50",
         "optimizer=adam",
-        "spectrum.every_n_steps=120",
+        "spectrum.every_n_steps=60",
     ]
     script = Path(__file__).parents[2] / "scripts" / "train.py"
     environment = {k: v for k, v in os.environ.items() if k != "SPECTRAIN_ARGS"} | {"OMP_NUM_THREADS": "1"}
@@ -173,7 +173,7 @@ def test_ctrl_c_on_a_real_process(tmp_path: Path) -> None:
     )  # fmt: skip
     assert process.stdout is not None
     head = ""
-    while "step     40" not in head:
+    while "step     20" not in head:
         line = process.stdout.readline()
         assert line, process.communicate()
         head += line
@@ -182,7 +182,7 @@ def test_ctrl_c_on_a_real_process(tmp_path: Path) -> None:
     assert process.returncode == 130, err
     assert "Traceback" not in err
     stopped = load(tmp_path / "part" / LAST)["global_step"]
-    assert 40 <= stopped < 400
+    assert 20 <= stopped < 200
     command = shlex.split(out.splitlines()[-1])
     assert command[0] == "python"
     finished = call(*command[2:])
