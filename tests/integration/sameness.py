@@ -56,4 +56,6 @@ def losses(folder: Path) -> list[tuple[str, str]]:
 def rows(folder: Path) -> list[dict[str, str]]:
     """metrics.csv without clocks."""
     with (folder / "metrics.csv").open(newline="") as file:
-        return [{name: value for name, value in row.items() if not name.startswith("time/")} for row in csv.DictReader(file)]
+        return [
+            {name: value for name, value in row.items() if not name.startswith("time/")} for row in csv.DictReader(file)
+        ]

@@ -80,7 +80,9 @@ def test_a_figure_that_does_not_fit(monkeypatch: pytest.MonkeyPatch, experiment:
         outcome = call(*(w for w in RUN if not (experiment and w.startswith("data"))), *experiment, "figures=true")
     assert "disk is full" in outcome.error and "the figure spectrum could not be written" in outcome.err
     drawn = {path.name for path in Path("r/figures").glob("*.png")}
-    assert drawn == ({"solution.png", "convergence.png"} if experiment else {"reconstruction.png", "psnr.png", "band_energy.png"})
+    assert drawn == (
+        {"solution.png", "convergence.png"} if experiment else {"reconstruction.png", "psnr.png", "band_energy.png"}
+    )
     assert Path("r/summary.json").exists() and "summary" in outcome.out
     assert load(LAST)["global_step"] == 12
 

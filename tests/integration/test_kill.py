@@ -185,7 +185,15 @@ def check(whole: Whole, way: str, moment: Callable[[pytest.MonkeyPatch, random.R
     assert not list(Path("part").rglob("*.part"))
 
 
-MOMENTS = (None, in_a_step, in_a_checkpoint, before_a_rename, in_a_refresh, in_a_row_of_metrics, right_after_a_checkpoint)
+MOMENTS = (
+    None,
+    in_a_step,
+    in_a_checkpoint,
+    before_a_rename,
+    in_a_refresh,
+    in_a_row_of_metrics,
+    right_after_a_checkpoint,
+)
 
 
 @pytest.mark.slow

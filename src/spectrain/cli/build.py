@@ -128,8 +128,8 @@ def try_optimizer(cfg: DictConfig, network: nn.Module, optimizer: Any, schedule:
 def _check_arguments(settings: DictConfig) -> None:
     """What an optimizer would find out at its first step, or never: pytorch_optimizer takes any keyword."""
     target, known = settings["_target_"], _parameters(settings["_target_"])
-    for name in settings:
-        takes_it = name in known or str(name).startswith("_") or name in NOT_ARGUMENTS
+    for name in map(str, settings):
+        takes_it = name in known or name.startswith("_") or name in NOT_ARGUMENTS
         if not takes_it and any(p.kind is p.VAR_KEYWORD for p in known.values()):
             _warn(f"optimizer.{name} is not among the arguments that {target} names, and may have no effect.")
     default = known["betas"].default if "betas" in known else None

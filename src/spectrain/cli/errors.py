@@ -109,7 +109,8 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 def _explain_os_error(error: OSError) -> str | None:
     place = f" ({error.filename})" if error.filename else ""
     if error.errno in _FULL:
-        return f"{_FULL[error.errno]}{place}; free some space, or write to another disk with paths.output_dir=/another/folder."
+        way = "free some space, or write to another disk with paths.output_dir=/another/folder"
+        return f"{_FULL[error.errno]}{place}; {way}."
     if error.errno in _FORBIDDEN:
         what = "the disk is read-only" if error.errno == errno.EROFS else "permission denied"
         return f"{what}{place}; change its permissions, or write elsewhere with paths.output_dir=/another/folder."

@@ -41,15 +41,17 @@ def load_checkpoint(path: str) -> dict[str, Any]:
     file = Path(path)
     if not file.exists() and file.parent.name == "checkpoints" and (file.parents[1] / "config.yaml").exists():
         raise InputError(
-            f"ckpt_path={path} does not exist: the run in {file.parents[1]} ended before its first checkpoint, which the "
-            "first validation writes (trainer.val_check_interval). There is nothing to resume; start it again."
+            f"ckpt_path={path} does not exist: the run in {file.parents[1]} ended before its first checkpoint, which "
+            "the first validation writes (trainer.val_check_interval). There is nothing to resume; start it again."
         )
     if not file.exists():
         raise InputError(f"ckpt_path={path} does not exist; give a file such as runs/NAME/checkpoints/last.ckpt.")
     if file.is_dir():
         raise InputError(f"ckpt_path={path} is a folder; give the file in it, such as {file}/checkpoints/last.ckpt.")
     if not file.is_file():  # a pipe would be waited for without end
-        raise InputError(f"ckpt_path={path} is not a regular file; give a file such as runs/NAME/checkpoints/last.ckpt.")
+        raise InputError(
+            f"ckpt_path={path} is not a regular file; give a file such as runs/NAME/checkpoints/last.ckpt."
+        )
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -70,8 +72,8 @@ def foreign_version(path: str) -> str:
     if written == spectrain.__version__:
         return f"it was written by spectrain {written}, as this is, and its contents were changed"
     return (
-        f"it was written by spectrain {written}, and this is {spectrain.__version__}; install that version to go on with "
-        f"it (pip install spectrain=={written}), or start a new run"
+        f"it was written by spectrain {written}, and this is {spectrain.__version__}; install that version to go on "
+        f"with it (pip install spectrain=={written}), or start a new run"
     )
 
 
@@ -150,7 +152,9 @@ def choose_run_folder(cfg: DictConfig, name: str) -> Path:
         raise InputError(f"paths.run_dir={folder} is a file; give a folder that does not exist yet.")
     if folder.is_dir() and any(folder.iterdir()):
         last = folder / "checkpoints" / "last.ckpt"
-        way = f"resume the run in it: ckpt_path={last}" if last.exists() else "remove it: it holds no last.ckpt to resume"
+        way = (
+            f"resume the run in it: ckpt_path={last}" if last.exists() else "remove it: it holds no last.ckpt to resume"
+        )
         raise InputError(
             f"paths.run_dir={folder} exists and is not empty; nothing is written over. Give another folder, or {way}."
         )

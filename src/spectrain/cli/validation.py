@@ -72,7 +72,10 @@ rate = Rule(
     is_float=True,
 )
 seed = Rule(lambda value: _is_int(value) and 0 <= value < 2**32, "a whole number from 0 to 4294967295")
-path = Rule(lambda value: isinstance(value, str) and value != "" and "\0" not in value, "the path of a file or folder, as a text")
+path = Rule(
+    lambda value: isinstance(value, str) and value != "" and "\0" not in value,
+    "the path of a file or folder, as a text",
+)
 positive_list = Rule(
     lambda value: OmegaConf.is_list(value) and len(value) > 0 and all(_is_number(v) and v > 0 for v in value),
     "a list of finite numbers above 0, such as [0.5, 1, 2]",

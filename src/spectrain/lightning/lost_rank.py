@@ -12,6 +12,7 @@ from typing import Any
 
 import pytorch_lightning as pl
 import torch.distributed as dist
+from torch.distributed import distributed_c10d
 
 LOST = 3  # exit code
 POLL, GRACE = 0.5, 3.0  # seconds: between looks at the other processes, and for ranks to report the same failure
@@ -58,7 +59,7 @@ class _Watch:
         """Until `ended`."""
         while not self.ended.wait(POLL):
             if self.store is None and dist.is_initialized():
-                self.store = dist.PrefixStore("spectrain/failed", dist.distributed_c10d._get_default_store())
+                self.store = distributed_c10d.PrefixStore("spectrain/failed", distributed_c10d._get_default_store())
             for rank, code in self.dead_children():
                 how = f"was killed by signal {-code}" if code < 0 else f"ended with exit code {code}; see its message"
                 self.end(f"rank {rank} of {self.trainer.world_size} {how}. {_advice(self.trainer)}", max(code, 0))

@@ -15,10 +15,10 @@ from rich.console import Console
 from rich.table import Table
 
 from spectrain import plots
+from spectrain.lightning.outputs import Outputs
 from spectrain.lightning.physics_data import PDEDataModule
 from spectrain.lightning.physics_history import PhysicsHistory
 from spectrain.lightning.physics_module import PhysicsModule
-from spectrain.lightning.outputs import Outputs
 from spectrain.lightning.report import environment, save_figures, show
 from spectrain.optim import GaussNewton
 from spectrain.pde.evaluation import Grid, grid, predict, residual_size

@@ -1,5 +1,6 @@
 """What a finished run leaves in its folder: figures with their raw numbers, summary.json, and a short table."""
 
+import functools
 import json
 import platform
 import resource
@@ -162,8 +163,8 @@ def save_figures(
     drawn = []
     for name, (draw, values) in made.items():
         figure = draw(**values)
-        paths = outputs.write(f"the figure {name}", lambda f=figure, n=name, v=values: plots.save_figure(f, folder / n, v))
-        if paths is not None:
+        save = functools.partial(plots.save_figure, figure, folder / name, values)
+        if outputs.write(f"the figure {name}", save) is not None:
             drawn.append((name, folder / f"{name}.png", figure))
     return drawn
 

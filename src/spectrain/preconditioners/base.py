@@ -39,7 +39,7 @@ class Preconditioner:
     def __init__(self, spectral_map: SpectralMap) -> None:
         if not callable(spectral_map):
             raise InputError(
-                f"spectral_map={spectral_map!r} is not a map of eigenvalues; give one, such as spectral_maps.power(0.5)."
+                f"spectral_map={spectral_map!r} is not a map of eigenvalues; give one such as spectral_maps.power(0.5)."
             )
         self.spectral_map = spectral_map
         self.strength = 1.0
