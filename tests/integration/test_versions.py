@@ -96,5 +96,5 @@ def test_evaluate_says_so_too(checkpoint: Path) -> None:
 
 def test_an_own_checkpoint_that_was_changed(checkpoint: Path) -> None:
     written_by(checkpoint, spectrain.__version__, MISSING["random numbers"])
-    assert "its contents were changed" in resumed().error
+    assert "by another commit, or changed since" in resumed().error
     assert "cannot be resumed with other settings" in call(f"ckpt_path={LAST}", *TINY, "model.width=8").error

@@ -14,6 +14,8 @@ import pytorch_lightning as pl
 import torch.distributed as dist
 from torch.distributed import distributed_c10d
 
+from spectrain.preconditioners.ranks import is_of_a_collective
+
 LOST = 3  # exit code
 POLL, GRACE = 0.5, 3.0  # seconds: between looks at the other processes, and for ranks to report the same failure
 
@@ -37,7 +39,7 @@ def watching(trainer: pl.Trainer) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
-        if not _is_of_a_collective(error):
+        if not is_of_a_collective(error):
             raise
         raise LostRankError(watch.sentence()) from error
     finally:
@@ -86,12 +88,20 @@ class _Watch:
         mine, all_ranks = self.trainer.global_rank, range(self.trainer.world_size)
         if mine == 0 and self.store is None:  # they have not even met
             return [*all_ranks[1:]]
+        heard: list[int] = []
+        asking = threading.Thread(target=self._ask, args=(heard,), daemon=True)
+        asking.start()
+        asking.join(3 * GRACE)  # a process that is stopped keeps its store's connections, and does not answer
+        return [rank for rank in all_ranks if rank not in heard] if mine in heard else [0]
+
+    def _ask(self, heard: list[int]) -> None:
+        """Report, and put into `heard` the ranks that reported the same."""
         try:
-            self.store.set(str(mine), "1")
+            self.store.set(str(self.trainer.global_rank), "1")
             time.sleep(GRACE)
-            return [rank for rank in all_ranks if not self.store.check([str(rank)])]
+            heard += [rank for rank in range(self.trainer.world_size) if self.store.check([str(rank)])]
         except (RuntimeError, OSError, AttributeError):
-            return [0]
+            return
 
     def dead_children(self) -> list[tuple[int, int]]:
         """(rank, exit code) of those that did not end well."""
@@ -107,10 +117,6 @@ class _Watch:
     def children(self) -> list["Popen[bytes]"]:
         """The processes that Lightning started from this one."""
         return list(getattr(self.trainer.strategy.launcher, "procs", []))
-
-
-def _is_of_a_collective(error: RuntimeError) -> bool:
-    return isinstance(error, dist.DistError) or any(word in str(error) for word in ("gloo/", "pair closure", "NCCL"))
 
 
 def _advice(trainer: pl.Trainer) -> str:
