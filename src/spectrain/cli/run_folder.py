@@ -70,7 +70,7 @@ def foreign_version(path: str) -> str:
     """Who wrote a checkpoint that this version cannot restore, and what to do."""
     written = str(load_checkpoint(path)["spectrain_version"])
     if written == spectrain.__version__:
-        return f"it was written by spectrain {written}, as this is, with other contents: by another commit, or changed since"
+        return f"it was written by spectrain {written}, as this is, but by another commit, or changed since"
     return (
         f"it was written by spectrain {written}, and this is {spectrain.__version__}; install that version to go on "
         f"with it (pip install spectrain=={written}), or start a new run"
