@@ -100,7 +100,7 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     ),
     (["ckpt_path=3"], ["ckpt_path=3"]),
     # folders
-    (["paths.run_dir=full"], ["paths.run_dir=full", "not empty", "ckpt_path=full/checkpoints/last.ckpt"]),
+    (["paths.run_dir=full"], ["paths.run_dir=full", "not empty", "no last.ckpt to resume"]),
     (["paths.run_dir=text.png"], ["paths.run_dir=text.png", "file"]),
     (["paths.run_dir=text.png/run"], ["text.png"]),
     (["paths.run_dir=3"], ["paths.run_dir=3"]),
@@ -212,7 +212,8 @@ def test_resuming_with_other_settings_is_refused(checkpoint: Path, override: str
 def test_a_folder_that_holds_another_run_is_left_alone(tmp_path: Path, checkpoint: Path) -> None:
     folder = checkpoint.parents[1]
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
-    assert "not empty" in call(*TINY, f"paths.run_dir={folder}").error
+    error = call(*TINY, f"paths.run_dir={folder}").error
+    assert "not empty" in error and f"ckpt_path={folder}/checkpoints/last.ckpt" in error
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 

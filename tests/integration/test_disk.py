@@ -2,6 +2,7 @@
 
 import errno
 import os
+import resource
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -11,6 +12,7 @@ from typing import Any
 import pytest
 import torch
 from program import TINY, call, load, resume
+from sameness import losses
 
 from spectrain import plots
 from spectrain.lightning import MetricsCSV
@@ -43,24 +45,46 @@ def test_a_checkpoint_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None
     assert_still_good(4)
 
 
-def test_a_row_of_metrics_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("again", [False, True], ids=["full", "full for a while"])
+def test_a_row_of_metrics_that_does_not_fit(monkeypatch: pytest.MonkeyPatch, again: bool) -> None:
+    """The run goes on, and the rows are written as soon as there is room."""
     working, calls = MetricsCSV._write, []
 
-    def write(self: MetricsCSV, final: bool) -> None:
+    def write(self: MetricsCSV) -> None:
         calls.append(1)
-        full() if len(calls) > 8 else working(self, final)
+        full() if len(calls) > 8 and not (again and len(calls) > 12) else working(self)
 
     with monkeypatch.context() as patch:
         patch.setattr(MetricsCSV, "_write", write)
-        assert "disk is full" in call(*RUN).error
-    assert_still_good(4)
-
-
-def test_a_figure_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
-    with monkeypatch.context() as patch:
-        patch.setattr(plots, "save_figure", full)
-        assert "disk is full" in call(*RUN, "figures=true").error
+        outcome = call(*RUN)
+    assert outcome.err.count("metrics.csv cannot be written") == 1
+    if again:
+        assert outcome.code == 0
+        assert [step for step, _ in losses(Path("r"))] == [str(step) for step in range(12)]
+    else:
+        assert "disk is full" in outcome.error
+    assert "summary" in outcome.out and Path("r/summary.json").exists()
     assert_still_good(12)
+
+
+@pytest.mark.parametrize("experiment", [(), ("experiment=pinn_poisson2d", "data.points=40", "data.resolution=9")])
+def test_a_figure_that_does_not_fit(monkeypatch: pytest.MonkeyPatch, experiment: tuple[str, ...]) -> None:
+    """The others are drawn, and all else is there."""
+    working = plots.save_figure
+
+    def save(figure: Any, path: Path, arrays: Any) -> Any:
+        return full() if path.name == "spectrum" else working(figure, path, arrays)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(plots, "save_figure", save)
+        outcome = call(*(w for w in RUN if not (experiment and w.startswith("data"))), *experiment, "figures=true")
+    assert "disk is full" in outcome.error and "the figure spectrum could not be written" in outcome.err
+    drawn = {path.name for path in Path("r/figures").glob("*.png")}
+    assert drawn == (
+        {"solution.png", "convergence.png"} if experiment else {"reconstruction.png", "psnr.png", "band_energy.png"}
+    )
+    assert Path("r/summary.json").exists() and "summary" in outcome.out
+    assert load(LAST)["global_step"] == 12
 
 
 def test_a_summary_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -71,7 +95,9 @@ def test_a_summary_that_does_not_fit(monkeypatch: pytest.MonkeyPatch) -> None:
 
     with monkeypatch.context() as patch:
         patch.setattr(Path, "write_text", write_text)
-        assert "disk is full" in call(*RUN).error
+        outcome = call(*RUN)
+    assert "disk is full" in outcome.error and "summary.json could not be written" in outcome.err
+    assert Path("r/history.csv").exists() and "PSNR" in outcome.out
     assert_still_good(12)
 
 
@@ -112,6 +138,28 @@ def test_a_real_disk_fills_up(disk: Path, left: int) -> None:
     assert "free some space" in error
     for checkpoint in (disk / "r" / "checkpoints").glob("*.ckpt"):
         assert load(checkpoint)["global_step"] in (4, 8, 12), "a broken file under a good name"
+
+
+@pytest.mark.parametrize(("limit", "stops"), [(3_000, True), (100_000, False)], ids=["checkpoint", "figure"])
+def test_a_limit_on_the_size_of_a_file(limit: int, stops: bool) -> None:
+    """A real one (ulimit -f), which stands for a quota too: in a process of its own, since it cannot be lifted."""
+    pid = os.fork()
+    if pid == 0:
+        code = 99
+        try:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit))
+            outcome = call(*RUN, "figures=true", "model.width=8", "spectrum.rank=4", "data.size=8")
+            code = outcome.code
+            Path("said.txt").write_text(outcome.err[-2000:])
+        finally:
+            os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 2
+    said = Path("said.txt").read_text()
+    assert "error: a file is larger than is allowed" in said or "a checkpoint could not be written" in said
+    assert LAST.exists() != stops
+    if not stops:
+        assert load(LAST)["global_step"] == 12
+        assert Path("r/summary.json").exists() and "the figure band_energy could not be written" in said
 
 
 def test_a_real_read_only_disk(disk: Path) -> None:

@@ -1,6 +1,5 @@
 """Stopping, resuming, evaluating: a resumed run equals an uninterrupted one bit for bit, through the command line."""
 
-import csv
 import json
 import os
 import shlex
@@ -18,13 +17,13 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image
 from program import TINY, call, configure, load, resume, train
+from sameness import LAST, assert_equal, losses, state
 
 from spectrain.cli.train import resume_command
 from spectrain.cli.train import train as run
 from spectrain.lightning import GracefulInterrupt, MetricsCSV
 
 STEPS = ("trainer.max_steps=12", "trainer.val_check_interval=4", "spectrum.every_n_steps=5")
-LAST = "checkpoints/last.ckpt"
 
 
 def interrupt_at(
@@ -41,46 +40,6 @@ def interrupt_at(
         working(self, trainer, *args)
 
     monkeypatch.setattr(GracefulInterrupt, "on_train_batch_end", on_train_batch_end)
-
-
-def assert_equal(one: Any, other: Any, where: str = "") -> None:
-    """Equal to the bit, in nested containers."""
-    assert type(one) is type(other), where
-    if isinstance(one, dict):
-        assert one.keys() == other.keys(), where
-        for key in one:
-            assert_equal(one[key], other[key], f"{where}/{key}")
-    elif isinstance(one, list | tuple):
-        assert len(one) == len(other), where
-        for number, (a, b) in enumerate(zip(one, other, strict=True)):
-            assert_equal(a, b, f"{where}/{number}")
-    elif isinstance(one, torch.Tensor):
-        assert torch.equal(one, other), where
-    else:
-        assert one == other or (one != one and other != other), f"{where}: {one} != {other}"
-
-
-def state(folder: Path) -> dict[str, Any]:
-    """What decides how a run goes on, from last.ckpt: all but clocks, paths and the configuration's text."""
-    found = load(folder / LAST)
-    # A stop is validated too, which an uninterrupted run has no row for.
-    rows = [row for row in found["callbacks"]["RunHistory"]["rows"] if row["step"] % 4 == 0]
-    for row in rows:
-        del row["seconds"], row["cpu_seconds"]
-    spectrum = {k: v for k, v in found["callbacks"]["SpectrumCallback"].items() if "seconds" not in k}
-    kept = ("state_dict", "optimizer_states", "lr_schedulers", "preconditioner", "guard", "global_step")
-    return {
-        **{key: found.get(key) for key in kept},
-        "rows": rows,
-        "spectrum": spectrum,
-        # Python's own generator is left out: beartype, which checks shapes in tests only, draws from it.
-        "random": {key: found["callbacks"]["RandomState"][key] for key in ("torch", "numpy")},
-    }
-
-
-def losses(folder: Path) -> list[tuple[str, str]]:
-    with (folder / "metrics.csv").open(newline="") as file:
-        return [(row["step"], row["train/loss"]) for row in csv.DictReader(file) if row["train/loss"]]
 
 
 @pytest.mark.parametrize(
@@ -198,12 +157,13 @@ def test_the_resume_command_can_be_typed(
 @pytest.mark.slow
 def test_ctrl_c_on_a_real_process(tmp_path: Path) -> None:
     """SIGINT once training has begun: 130, last.ckpt, and a printed command that finishes the same run."""
-    words = [w for w in TINY if not w.startswith(("trainer.max_steps", "trainer.val"))]
+    words = [w for w in TINY if not w.startswith(("trainer.max_steps", "trainer.val", "trainer.log"))]
     words += [
-        "trainer.max_steps=3000",
-        "trainer.val_check_interval=1000",
+        "trainer.max_steps=200",
+        "trainer.val_check_interval=70",
+        "trainer.log_every_n_steps=50",
         "optimizer=adam",
-        "spectrum.every_n_steps=900",
+        "spectrum.every_n_steps=60",
     ]
     script = Path(__file__).parents[2] / "scripts" / "train.py"
     environment = {k: v for k, v in os.environ.items() if k != "SPECTRAIN_ARGS"} | {"OMP_NUM_THREADS": "1"}
@@ -213,7 +173,7 @@ def test_ctrl_c_on_a_real_process(tmp_path: Path) -> None:
     )  # fmt: skip
     assert process.stdout is not None
     head = ""
-    while "step    300" not in head:
+    while "step     20" not in head:
         line = process.stdout.readline()
         assert line, process.communicate()
         head += line
@@ -222,7 +182,7 @@ def test_ctrl_c_on_a_real_process(tmp_path: Path) -> None:
     assert process.returncode == 130, err
     assert "Traceback" not in err
     stopped = load(tmp_path / "part" / LAST)["global_step"]
-    assert 300 <= stopped < 3000
+    assert 20 <= stopped < 200
     command = shlex.split(out.splitlines()[-1])
     assert command[0] == "python"
     finished = call(*command[2:])

@@ -23,6 +23,8 @@ ALLOWED = ("spectrain", "torch.nn", "torch.optim", "pytorch_optimizer", "pytorch
 FUNCTIONS_FROM = ("spectrain", "torch.nn.functional", "torch.nn.init")
 # pytorch_lightning re-exports classes of lightning_fabric; the C functions of torch.nn.functional live in torch._C.
 DEFINED_IN = (*ALLOWED, "lightning_fabric.plugins", "torch._C._nn")
+HYDRA_PARTS = ("hydra._internal.core_plugins.", "hydra_plugins.")
+LOGGING_PARTS = ("logging.", "colorlog.")
 _ROOTS = {prefix.split(".")[0] for prefix in DEFINED_IN}
 # Classes in here build other classes by name, or start programs.
 DENIED = ("pytorch_lightning.cli", "pytorch_lightning.strategies.launchers", "spectrain.cli")
@@ -46,17 +48,33 @@ def check_targets(cfg: DictConfig, allow_targets: Iterable[str] = ()) -> None:
         check_target(target, own, key)
 
 
-def targets(node: Any, key: str = "") -> Iterator[tuple[str, Any]]:
+def check_hydra(section: DictConfig) -> None:
+    """Refuse Hydra's own settings where they name anything but Hydra's parts and logging's handlers.
+
+    Hydra makes these objects before a program sees its configuration, and any file with ``@package _global_`` can hold
+    them. `section` is taken as it stands: an interpolation is no name.
+
+    Raises:
+        InputError: naming the key.
+    """
+    plain = OmegaConf.to_container(section, resolve=False)
+    for names, allowed in ((("_target_",), HYDRA_PARTS), (("class", "()"), LOGGING_PARTS)):
+        for key, name in targets(plain, "hydra", names):
+            if name is not None and not (isinstance(name, str) and name.startswith(allowed)):
+                raise InputError(f"{key}={name} is refused: it must begin with {' or '.join(allowed)}.")
+
+
+def targets(node: Any, key: str = "", names: tuple[str, ...] = ("_target_",)) -> Iterator[tuple[str, Any]]:
     """(dotted key, value) of every ``_target_`` in nested dictionaries and lists, those in ``_args_`` included."""
     if isinstance(node, dict):
         for name, child in node.items():
             path = f"{key}.{name}".lstrip(".")
-            if name == "_target_":
+            if name in names:
                 yield path, child
-            yield from targets(child, path)
+            yield from targets(child, path, names)
     elif isinstance(node, (list, tuple)):
         for number, child in enumerate(node):
-            yield from targets(child, f"{key}[{number}]")
+            yield from targets(child, f"{key}[{number}]", names)
 
 
 def check_target(target: Any, own: tuple[str, ...] = (), key: str = "_target_") -> None:

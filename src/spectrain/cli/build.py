@@ -1,7 +1,9 @@
 """From an accepted configuration to objects."""
 
+import datetime
 import functools
 import inspect
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,12 +11,13 @@ import pytorch_lightning as pl
 from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
+from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 from torch import nn
 from torch.optim import Optimizer
 
 from spectrain.data import FieldDataModule
-from spectrain.errors import InputError
+from spectrain.errors import InputError, SpectrainWarning
 from spectrain.lightning import WholeCheckpoints, WideNetworkModule
 from spectrain.metrics import Quality
 from spectrain.models import center_output
@@ -23,7 +26,7 @@ from spectrain.optim import GaussNewton
 # Keys beside a _target_ that this program reads itself.
 NOT_ARGUMENTS = ("center_output", "adaptive_lr", "scale_free", "default_alpha")
 # What constructors raise for settings that they do not take.
-REFUSALS = (TypeError, ValueError, LookupError, ArithmeticError, MisconfigurationException)
+REFUSALS = (TypeError, ValueError, LookupError, ArithmeticError, ImportError, MisconfigurationException)
 # What a person may switch off is the rest.
 REQUIRED = ("data", "model", "optimizer", "trainer", "callbacks", "paths")
 
@@ -126,6 +129,7 @@ def is_rate_automatic(cfg: DictConfig) -> bool:
 
 def try_optimizer(cfg: DictConfig, network: nn.Module, optimizer: Any, schedule: Any) -> None:
     """Make both once and throw them away: what they do not accept must be said before a folder is made."""
+    _check_arguments(cfg.optimizer)
     key = "optimizer"
     try:
         made = optimizer(network.parameters())
@@ -136,6 +140,23 @@ def try_optimizer(cfg: DictConfig, network: nn.Module, optimizer: Any, schedule:
             schedule(made)
     except Exception as error:
         raise _constructor_error(key, cfg[key]["_target_"], error) from error
+
+
+def _check_arguments(settings: DictConfig) -> None:
+    """What an optimizer would find out at its first step, or never: pytorch_optimizer takes any keyword."""
+    target, known = settings["_target_"], _parameters(settings["_target_"])
+    for name in map(str, settings):
+        takes_it = name in known or name.startswith("_") or name in NOT_ARGUMENTS
+        if not takes_it and any(p.kind is p.VAR_KEYWORD for p in known.values()):
+            _warn(f"optimizer.{name} is not among the arguments that {target} names, and may have no effect.")
+    default = known["betas"].default if "betas" in known else None
+    given = settings.get("betas")
+    if isinstance(default, tuple) and given is not None and len(given) != len(default):
+        raise InputError(f"optimizer.betas={list(given)} cannot be used; {target} takes {len(default)} numbers.")
+
+
+def _warn(message: str) -> None:
+    warnings.warn(message, SpectrainWarning, stacklevel=2)
 
 
 def build(cfg: DictConfig, key: str) -> Any:
@@ -179,6 +200,9 @@ def build_trainer(cfg: DictConfig, callbacks: list[pl.Callback]) -> pl.Trainer:
     # Lightning counts this interval in batches, and an optimizer step may take several.
     interval = min(cfg.trainer.val_check_interval, cfg.trainer.max_steps) * cfg.trainer.accumulate_grad_batches
     settings = {"plugins": [WholeCheckpoints()], **cfg.trainer, "val_check_interval": interval}
+    timeout = settings.pop("timeout_seconds", None)
+    if settings.get("strategy") == "ddp" and timeout is not None:
+        fixed["strategy"] = DDPStrategy(timeout=datetime.timedelta(seconds=timeout))
     try:
         trainer: pl.Trainer = _instantiate(settings, **fixed)
         return trainer

@@ -11,6 +11,7 @@ Get = Callable[[str], Any]
 
 BATCH, PARAMETER = "spectrain.BatchPreconditioner", "spectrain.ParameterPreconditioner"
 WITHOUT_GRID = tuple(f"spectrain.data.{name}DataModule" for name in ("Signal", "Table", "Modular"))
+BUDGET = 0.1  # of conf/spectrum/default.yaml
 # They hold the second moment that spectrum.metric=optimizer reads (`optimizer_metric`).
 WITH_SECOND_MOMENT = (
     *(f"torch.optim.{name}" for name in ("Adam", "AdamW", "NAdam", "RAdam")),
@@ -31,6 +32,7 @@ def check_combinations(get: Get) -> None:
     _check_grid(get)
     _check_parameter_side(get)
     _warn_without_effect(get)
+    _check_schedule(get)
 
 
 def _check_ranks(get: Get) -> None:
@@ -133,6 +135,18 @@ def _warn_without_effect(get: Get) -> None:
     for key, default in (("spectrum.refresh", "every"), ("spectrum.metric", "network")):
         if name is not None and get(key) not in (None, default):
             _warn(f"{key}={get(key)} has no effect with preconditioner={name}, which needs no spectrum.")
+    if get("spectrum.budget") not in (None, BUDGET) and get("spectrum.refresh") != "budget":
+        _warn(f"spectrum.budget={get('spectrum.budget')} has no effect without spectrum.refresh=budget.")
+
+
+def _check_schedule(get: Get) -> None:
+    """A decay on top of an optimizer that averages its weights instead, and a rise that does not end."""
+    schedule = get("schedule._target_")
+    if get("optimizer._target_") == "pytorch_optimizer.ScheduleFreeAdamW" and schedule == "spectrain.optim.cosine":
+        _warn("optimizer=schedule_free averages its weights in place of a decay; take schedule=constant with it.")
+    warmup, steps = get("schedule.warmup_steps"), get("trainer.max_steps")
+    if warmup is not None and steps is not None and warmup >= steps:
+        _warn(f"schedule.warmup_steps={warmup} with trainer.max_steps={steps}: the rate never reaches optimizer.lr.")
 
 
 def _warn(message: str) -> None:

@@ -223,7 +223,7 @@ def _print_table(cfg: DictConfig, table: list[Standing]) -> None:
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="compare")  # type: ignore[untyped-decorator]
 def _job(cfg: DictConfig) -> None:
-    code = run_guarded(lambda: compare(cfg), debug=bool(cfg.show_traceback))
+    code = run_guarded(lambda: compare(cfg), debug=cfg.show_traceback is True)
     if code:
         sys.exit(code)
 

@@ -17,7 +17,7 @@ from spectrain.cli.config_dir import config_dir
 from spectrain.cli.errors import run_guarded
 from spectrain.cli.launch import launch
 from spectrain.cli.physics import is_physics
-from spectrain.cli.run_folder import load_checkpoint
+from spectrain.cli.run_folder import foreign_version, load_checkpoint
 from spectrain.cli.train import quiet_libraries
 from spectrain.cli.validation import OF_EVALUATION, validate
 from spectrain.errors import InputError
@@ -68,7 +68,8 @@ def load_network(network: nn.Module, checkpoint: dict[str, Any], path: str) -> N
     try:
         network.load_state_dict(weights)
     except RuntimeError as error:
-        raise InputError(f"ckpt_path={path} does not fit the network of its own configuration: {error}") from error
+        reason = f"{foreign_version(path)} ({error})"
+        raise InputError(f"ckpt_path={path} does not fit the network of its own configuration: {reason}") from error
     network.to(next(iter(weights.values())).dtype).eval()
 
 
@@ -83,7 +84,7 @@ def predict(network: nn.Module, x: Tensor) -> Iterator[Tensor]:
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="evaluate")  # type: ignore[untyped-decorator]
 def _job(cfg: DictConfig) -> None:
     quiet_libraries()
-    code = run_guarded(lambda: evaluate(cfg), debug=bool(cfg.show_traceback))
+    code = run_guarded(lambda: evaluate(cfg), debug=cfg.show_traceback is True)
     if code:
         sys.exit(code)
 

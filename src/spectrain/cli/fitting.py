@@ -9,9 +9,12 @@ from pytorch_lightning.utilities.exceptions import (  # type: ignore[attr-define
     SIGTERMException,
 )
 
+from spectrain.cli.run_folder import foreign_version
 from spectrain.errors import InputError
-from spectrain.lightning import GracefulInterrupt
+from spectrain.lightning import GracefulInterrupt, LostRankError, watching
 
+# What a checkpoint with other contents makes the restoring of it raise.
+NOT_RESTORED = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)
 TERMINATED = 143  # exit code after SIGTERM, as shells report it
 
 
@@ -21,13 +24,22 @@ def fit_guarded(
     """``trainer.fit``.
 
     Raises:
-        InputError: Lightning cannot work with these settings.
+        InputError: Lightning cannot work with these settings, or the checkpoint does not hold what this version reads.
+        LostRankError: another process has died or hangs.
         KeyboardInterrupt: a second Ctrl-C.
     """
     try:
-        trainer.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
+        with watching(trainer):
+            trainer.fit(module, datamodule=data, ckpt_path=ckpt_path, weights_only=True)
     except MisconfigurationException as error:  # such as a checkpoint's monitor that nobody logs
         raise InputError(str(error)) from error
+    except LostRankError:
+        raise
+    except NOT_RESTORED as error:
+        if ckpt_path is None or interrupt.begun or isinstance(error, InputError):
+            raise
+        reason = f"{type(error).__name__}: {error}"
+        raise InputError(f"ckpt_path={ckpt_path} cannot be resumed: {foreign_version(ckpt_path)} ({reason})") from error
     except SIGTERMException:
         sys.exit(TERMINATED)  # Lightning's own exit code would be 0
     except SystemExit as end:  # Lightning's answer to a second Ctrl-C

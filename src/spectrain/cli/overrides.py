@@ -18,6 +18,7 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import InterpolationResolutionError, OmegaConfBaseException, UnsupportedInterpolationType
 
+from spectrain.cli.allowlist import check_hydra
 from spectrain.cli.config_dir import config_dir
 from spectrain.cli.nearest import nearest
 from spectrain.errors import InputError
@@ -200,6 +201,7 @@ class _Composer:
         cfg: DictConfig = self.hydra.compose_config(
             self.config_name, list(words), run_mode=RunMode.RUN, with_log_configuration=False, from_shell=False
         )
+        check_hydra(cfg.hydra)
         OmegaConf.set_struct(cfg, False)
         cfg.pop("hydra", None)
         OmegaConf.set_struct(cfg, True)
@@ -209,6 +211,8 @@ class _Composer:
         """Compose and resolve, or raise an InputError that says which override is to blame."""
         try:
             cfg = self.compose(words)
+        except InputError:
+            raise
         except MissingConfigException as error:
             raise self.unknown_choice(error) from error
         except (HydraException, OmegaConfBaseException, yaml.YAMLError, ValueError) as error:
@@ -236,6 +240,8 @@ class _Composer:
 
     def blame(self, words: Sequence[str], error: Exception) -> InputError:
         """The first override whose key does not exist, or Hydra's own sentence."""
+        if isinstance(error, UnicodeDecodeError):
+            return InputError(f"A configuration file of {' '.join(words)} is not a text in UTF-8; write it as YAML.")
         overrides = _parse(words)
         for override in overrides:
             if not override.is_delete() and override.value() is None and self.is_group(override):

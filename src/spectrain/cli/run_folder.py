@@ -1,6 +1,7 @@
 """One folder holds one run: where it lies, and what a checkpoint in it may be resumed with."""
 
 import datetime
+import warnings
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 import spectrain
 from spectrain.cli.choose_map import is_auto
-from spectrain.errors import InputError
+from spectrain.errors import InputError, SpectrainWarning
 
 # What a resumed run must share with the run that wrote the checkpoint; the rest (max_steps, logger, paths) may change.
 FIXED_ON_RESUME = (
@@ -27,6 +28,8 @@ FIXED_ON_RESUME = (
     "trainer.accumulate_grad_batches",
 )
 
+NEEDED_TO_RESUME = ("global_step", "loops", "callbacks", "optimizer_states", "lr_schedulers")
+
 
 def load_checkpoint(path: str) -> dict[str, Any]:
     """Read a checkpoint of spectrain, tensors and primitives only.
@@ -37,10 +40,19 @@ def load_checkpoint(path: str) -> dict[str, Any]:
     if not isinstance(path, str) or not path:
         raise InputError(f"ckpt_path={path!r} is not a path; give a file such as runs/NAME/checkpoints/last.ckpt.")
     file = Path(path)
+    if not file.exists() and file.parent.name == "checkpoints" and (file.parents[1] / "config.yaml").exists():
+        raise InputError(
+            f"ckpt_path={path} does not exist: the run in {file.parents[1]} ended before its first checkpoint, which "
+            "the first validation writes (trainer.val_check_interval). There is nothing to resume; start it again."
+        )
     if not file.exists():
         raise InputError(f"ckpt_path={path} does not exist; give a file such as runs/NAME/checkpoints/last.ckpt.")
     if file.is_dir():
         raise InputError(f"ckpt_path={path} is a folder; give the file in it, such as {file}/checkpoints/last.ckpt.")
+    if not file.is_file():  # a pipe would be waited for without end
+        raise InputError(
+            f"ckpt_path={path} is not a regular file; give a file such as runs/NAME/checkpoints/last.ckpt."
+        )
     try:
         checkpoint = torch.load(file, map_location="cpu", weights_only=True)
     except OSError as error:
@@ -53,6 +65,17 @@ def load_checkpoint(path: str) -> dict[str, Any]:
         raise InputError(f"ckpt_path={path} was not written by spectrain; it holds no configuration of a run.")
     found: dict[str, Any] = checkpoint
     return found
+
+
+def foreign_version(path: str) -> str:
+    """Who wrote a checkpoint that this version cannot restore, and what to do."""
+    written = str(load_checkpoint(path)["spectrain_version"])
+    if written == spectrain.__version__:
+        return f"it was written by spectrain {written}, as this is, but by another commit, or changed since"
+    return (
+        f"it was written by spectrain {written}, and this is {spectrain.__version__}; install that version to go on "
+        f"with it (pip install spectrain=={written}), or start a new run"
+    )
 
 
 def _is_ours(checkpoint: Any) -> bool:
@@ -71,8 +94,17 @@ def resumed_config(cfg: DictConfig, checkpoint: dict[str, Any], overrides: list[
     """The configuration of the checkpoint, with the command line's overrides on top.
 
     Raises:
-        InputError: an override changes what a resumed run must share with the earlier one.
+        InputError: an override changes what a resumed run must share with the earlier one, or the checkpoint holds
+            less than a run needs to go on.
     """
+    missing = [key for key in NEEDED_TO_RESUME if key not in checkpoint]
+    if missing:  # Lightning would begin again at step 0 without a word
+        reason = f"it lacks {', '.join(missing)}; {foreign_version(cfg.ckpt_path)}"
+        raise InputError(f"ckpt_path={cfg.ckpt_path} cannot be resumed: {reason}.")
+    if checkpoint["spectrain_version"] != spectrain.__version__:
+        written = checkpoint["spectrain_version"]
+        message = f"ckpt_path={cfg.ckpt_path} was written by spectrain {written}, and this is {spectrain.__version__}."
+        warnings.warn(message, SpectrainWarning, stacklevel=2)
     saved = OmegaConf.create(checkpoint["config"])
     assert isinstance(saved, DictConfig)
     keys = [override.split("=", 1)[0].lstrip("+~").split("@")[0] for override in overrides]
@@ -120,9 +152,12 @@ def choose_run_folder(cfg: DictConfig, name: str) -> Path:
     if folder.is_file():
         raise InputError(f"paths.run_dir={folder} is a file; give a folder that does not exist yet.")
     if folder.is_dir() and any(folder.iterdir()):
+        last = folder / "checkpoints" / "last.ckpt"
+        way = (
+            f"resume the run in it: ckpt_path={last}" if last.exists() else "remove it: it holds no last.ckpt to resume"
+        )
         raise InputError(
-            f"paths.run_dir={folder} exists and is not empty; nothing is written over. Give another folder, "
-            f"or resume the run in it: ckpt_path={folder}/checkpoints/last.ckpt."
+            f"paths.run_dir={folder} exists and is not empty; nothing is written over. Give another folder, or {way}."
         )
     return folder
 

@@ -60,7 +60,7 @@ def suggest(cfg: DictConfig) -> Suggestion:
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")  # type: ignore[untyped-decorator]
 def _job(cfg: DictConfig) -> None:
     quiet_libraries()
-    code = run_guarded(lambda: suggest(cfg), debug=bool(cfg.show_traceback))
+    code = run_guarded(lambda: suggest(cfg), debug=cfg.show_traceback is True)
     if code:
         sys.exit(code)
 

@@ -221,7 +221,7 @@ def _job(cfg: DictConfig) -> None:
     quiet_libraries()
     hydra_config = HydraConfig.get()
     task = hydra_config.runtime.choices.get("experiment") or hydra_config.runtime.choices.get("data") or "run"
-    code = run_guarded(lambda: train(cfg, list(hydra_config.overrides.task), task), debug=bool(cfg.show_traceback))
+    code = run_guarded(lambda: train(cfg, list(hydra_config.overrides.task), task), debug=cfg.show_traceback is True)
     if code and hydra_config.mode == RunMode.MULTIRUN and code != INTERRUPTED:
         words = shlex.join(hydra_config.overrides.task)
         print(f"the job {words} failed; the sweep goes on", file=sys.stderr)

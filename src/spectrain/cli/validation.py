@@ -79,7 +79,10 @@ rate = Rule(
     is_float=True,
 )
 seed = Rule(lambda value: _is_int(value) and 0 <= value < 2**32, "a whole number from 0 to 4294967295")
-path = Rule(lambda value: isinstance(value, str) and value != "", "the path of a file or folder, as a text")
+path = Rule(
+    lambda value: isinstance(value, str) and value != "" and "\0" not in value,
+    "the path of a file or folder, as a text",
+)
 text = Rule(lambda value: isinstance(value, str) and value != "", "a text")
 positive_list = Rule(
     lambda value: _is_list(value) and len(value) > 0 and all(_is_number(v) and v > 0 for v in value),
@@ -92,6 +95,10 @@ one_or_more = Rule(
 seed_list = Rule(
     lambda value: _is_list(value) and len(value) > 0 and all(seed.accepts(v) for v in value),
     "a list of whole numbers of at least 0, such as [0, 1, 2]",
+)
+decay_list = Rule(
+    lambda value: OmegaConf.is_list(value) and len(value) > 1 and all(_is_number(v) and 0 <= v < 1 for v in value),
+    "a list of numbers from 0 to below 1, such as [0.9, 0.999]",
 )
 text_list = Rule(
     lambda value: _is_list(value) and all(isinstance(item, str) for item in value),
@@ -165,9 +172,11 @@ RULES: dict[str, Rule] = {
     "trainer.val_check_interval": positive_int,
     "trainer.log_every_n_steps": positive_int,
     "trainer.accumulate_grad_batches": positive_int,
+    "trainer.timeout_seconds": positive_float,
     "trainer.gradient_clip_val": optional(positive_float),
     "optimizer.lr": rate,
     "optimizer.scale_free": boolean,
+    "optimizer.betas": decay_list,
     "optimizer.eps": positive_float,
     "optimizer.weight_decay": non_negative_float,
     "optimizer.momentum": non_negative_float,

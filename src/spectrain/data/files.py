@@ -76,8 +76,8 @@ def locate_file(name: str, what: str, hint: str = "") -> Path:
 
     `what`: "an image file"; `hint`: what was probably meant, in place of the nearest name in its folder.
     """
-    file = Path(name).expanduser()
     try:
+        file = expanded(name)
         if not name or not file.exists():
             siblings = [f.name for f in file.parent.iterdir()] if file.parent.is_dir() else []
             raise InputError(f"data.path={name!r} does not exist{hint or nearest(file.name, siblings)}; give {what}.")
@@ -90,6 +90,14 @@ def locate_file(name: str, what: str, hint: str = "") -> Path:
     except OSError as error:
         raise InputError(f"data.path={name} cannot be read: {error.strerror}.") from error
     return file
+
+
+def expanded(name: str) -> Path:
+    """The path, with ~ put in place; InputError where there is no such user."""
+    try:
+        return Path(name).expanduser()
+    except RuntimeError as error:
+        raise InputError(f"data.path={name} names the home of a user that does not exist.") from error
 
 
 def nearest(word: str, known: Iterable[str], prefix: str = "") -> str:

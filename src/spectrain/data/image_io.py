@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float
 from PIL import Image, ImageOps
 
-from spectrain.data.files import locate_file, nearest
+from spectrain.data.files import expanded, locate_file, nearest
 from spectrain.errors import InputError, SpectrainWarning
 
 MAX_SIDE = 8192
@@ -119,8 +119,8 @@ def _locate(name: str) -> Path:
                 f"there are {', '.join(shipped)}."
             )
         return shipped[stem]
-    file = Path(name).expanduser()
     try:
+        file = expanded(name)
         if name and file.is_dir():
             raise InputError(_folder(name, file))
     except OSError as error:

@@ -6,6 +6,7 @@ from spectrain.lightning.checkpoint_io import WholeCheckpoints
 from spectrain.lightning.history import RunHistory
 from spectrain.lightning.interrupt import GracefulInterrupt
 from spectrain.lightning.loggers import MetricsCSV, last_logged_step
+from spectrain.lightning.lost_rank import LOST, LostRankError, watching
 from spectrain.lightning.module import WideNetworkModule
 from spectrain.lightning.physics_data import PDEDataModule
 from spectrain.lightning.physics_history import PhysicsHistory
@@ -18,10 +19,12 @@ from spectrain.lightning.tracking import Alerts
 from spectrain.lightning.wandb_run import wandb_logger
 
 __all__ = [
+    "LOST",
     "Alerts",
     "AutoCallback",
     "AutomaticRate",
     "GracefulInterrupt",
+    "LostRankError",
     "MetricsCSV",
     "PDEDataModule",
     "PhysicsHistory",
@@ -35,4 +38,5 @@ __all__ = [
     "WideNetworkModule",
     "last_logged_step",
     "wandb_logger",
+    "watching",
 ]

@@ -16,6 +16,7 @@ class GracefulInterrupt(pl.Callback):
 
     def __init__(self) -> None:
         self.interrupted = False
+        self.begun = False  # all of a checkpoint has been restored, and training goes on
         self._previous: Any = None
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
@@ -24,6 +25,10 @@ class GracefulInterrupt(pl.Callback):
             self._previous = signal.signal(signal.SIGINT, self._handle)
         except ValueError:  # not the main thread: nobody can press Ctrl-C there
             self._previous = None
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Errors from here on are no longer about a checkpoint."""
+        self.begun = True
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if self.interrupted:

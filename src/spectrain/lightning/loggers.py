@@ -1,13 +1,14 @@
 """Where scalars go in every run: metrics.csv."""
 
 import csv
+import io
 import os
 from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
 from pytorch_lightning.loggers import Logger
-from pytorch_lightning.utilities import rank_zero_only
+from pytorch_lightning.utilities import rank_zero_only, rank_zero_warn
 
 
 class MetricsCSV(Logger):
@@ -22,7 +23,9 @@ class MetricsCSV(Logger):
         self.path = Path(run_dir) / "metrics.csv"
         self._rows: list[dict[str, Any]] = []
         self._columns: list[str] = ["step"]
-        self._written = 0
+        self._written = 0  # rows on disk that are closed, and where they end
+        self._end = 0
+        self.failed: OSError | None = None
         self._first_step: int | None = None
 
     @property
@@ -62,36 +65,59 @@ class MetricsCSV(Logger):
 
     @rank_zero_only
     def save(self) -> None:
-        """Write what is not on disk yet; the last row stays open, since more may come for its step."""
-        self._write(final=False)
+        """Write what is not on disk yet, and the last row as far as it is known: more may come for its step.
+
+        A disk that takes no more does not end the run: that is said once, the rows are kept, and every later call tries
+        again; `failed` holds the error until one goes well.
+        """
+        if self._rows:
+            try:
+                self._write()
+            except OSError as error:
+                if self.failed is None:
+                    rank_zero_warn(f"{self.path} cannot be written ({error.strerror}); the run goes on without it.")
+                self.failed = error
+            else:
+                self.failed = None
 
     @rank_zero_only
     def finalize(self, status: str) -> None:
         """Write all."""
-        self._write(final=True)
+        self.save()
 
-    def _write(self, final: bool) -> None:
-        upto = len(self._rows) if final else len(self._rows) - 1
-        if upto <= self._written:
-            return
+    def _write(self) -> None:
+        """The closed rows stay as they are on disk; the open one is written over until a later step closes it."""
         fresh = self._written == 0
-        target = self.path.with_suffix(".tmp") if fresh else self.path
-        with target.open("w" if fresh else "a", newline="") as file:
-            writer = csv.DictWriter(file, self._columns, restval="")
-            if fresh:
-                writer.writeheader()
-            writer.writerows(self._rows[self._written : upto])
         if fresh:
+            target = self.path.with_suffix(".tmp")
+            with target.open("wb") as file:
+                self._end = file.write(self._text(self._rows[:-1], header=True))
+                file.write(self._text(self._rows[-1:]))
             os.replace(target, self.path)  # a full disk never costs the rows that were there
-        self._written = upto
+        else:
+            with self.path.open("r+b") as file:
+                file.seek(self._end)
+                closed = file.write(self._text(self._rows[self._written : -1]))
+                file.write(self._text(self._rows[-1:]))
+                file.truncate()
+            self._end += closed
+        self._written = len(self._rows) - 1
+
+    def _text(self, rows: list[dict[str, Any]], header: bool = False) -> bytes:
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, self._columns, restval="")
+        if header:
+            writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue().encode()
 
     def _read_earlier(self, step: int) -> None:
         if not self.path.exists():
             return
-        with self.path.open(newline="") as file:
-            reader = csv.DictReader(file)
-            self._columns = list(reader.fieldnames or self._columns)
-            rows: list[dict[str, Any]] = [{**row, "step": int(row["step"])} for row in reader if row["step"].isdigit()]
+        whole = self.path.read_text().rpartition("\n")[0]  # the process may have been killed in the middle of a row
+        reader = csv.DictReader(whole.splitlines())
+        self._columns = list(reader.fieldnames or self._columns)
+        rows: list[dict[str, Any]] = [{**row, "step": int(row["step"])} for row in reader if row["step"].isdigit()]
         self._rows = [row for row in rows if row["step"] <= step]
 
 

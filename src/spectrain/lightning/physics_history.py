@@ -10,6 +10,7 @@ from spectrain.errors import SpectrainWarning
 from spectrain.lightning.history import RunHistory, log_times
 from spectrain.lightning.physics_module import PARTED, PhysicsModule
 from spectrain.lightning.spectrum_callback import SpectrumCallback
+from spectrain.preconditioners.refresh import attempt
 from spectrain.spectrum import Spectrum
 
 
@@ -30,7 +31,12 @@ class PhysicsHistory(RunHistory):
         if self.rows:
             return
         module = cast(PhysicsModule, pl_module)
-        self.initial = module.spectrum()
+        self.initial = attempt(
+            module.spectrum,
+            module.device,
+            "The spectrum before training could not be computed",
+            lambda: "and is left out",
+        )
         module.measure(trainer.global_step)
         self.record(trainer, pl_module)
 

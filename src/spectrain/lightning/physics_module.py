@@ -21,6 +21,7 @@ from spectrain.optim import GaussNewton, apply_scales, scaled_groups
 from spectrain.pde import Residuals
 from spectrain.pde.evaluation import errors
 from spectrain.preconditioners import SamplePreconditioner
+from spectrain.preconditioners.refresh import attempt
 from spectrain.spectrum import Spectrum
 
 # A spectrum of more residuals than this takes the top modes only.
@@ -108,14 +109,21 @@ class PhysicsModule(pl.LightningModule):
 
     def _refresh(self, residuals: Residuals) -> None:
         assert self.preconditioner is not None
-        begun = time.perf_counter()
-        K = residuals.linearize().gram()
-        spectrum = Spectrum.from_kernel(K, rank=min(self.rank, len(K)))
-        self.preconditioner.update(spectrum, dtype=K.dtype)
-        self.refreshes += 1
+        S, begun = self.preconditioner, time.perf_counter()
+
+        def compute() -> Spectrum:
+            K = residuals.linearize().gram()
+            spectrum = Spectrum.from_kernel(K, rank=min(self.rank, len(K)))
+            S.update(spectrum, dtype=K.dtype)
+            return spectrum
+
+        failed = f"The spectrum refresh at step {self.trainer.global_step} failed"
+        spectrum = attempt(compute, self.device, failed, lambda: S.goes_on if S.ready else None)
         seconds = time.perf_counter() - begun
         self.refresh_seconds += seconds
-        log_spectrum(self.trainer, spectrum, self.preconditioner.effective_map, {"time/refresh_seconds": seconds})
+        if spectrum is not None:
+            self.refreshes += 1
+            log_spectrum(self.trainer, spectrum, S.effective_map, {"time/refresh_seconds": seconds})
 
     def spectrum(self) -> Spectrum:
         """Of the residuals' kernel K/n at the present weights and the points of step 0."""

@@ -16,10 +16,11 @@ from rich.console import Console
 from rich.table import Table
 
 from spectrain import plots
+from spectrain.lightning.outputs import Outputs
 from spectrain.lightning.physics_data import PDEDataModule
 from spectrain.lightning.physics_history import PhysicsHistory
 from spectrain.lightning.physics_module import PhysicsModule
-from spectrain.lightning.report import environment
+from spectrain.lightning.report import environment, save_figures
 from spectrain.lightning.tracking import show, write_modes
 from spectrain.optim import GaussNewton
 from spectrain.pde.evaluation import Grid, grid, predict, residual_size
@@ -46,17 +47,19 @@ def finish_physics(
     module.measure(trainer.global_step)
     summary = summarize(trainer, module, history)
     if trainer.is_global_zero:
-        history.write(folder / "history.csv")
-        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        outputs, text = Outputs(), json.dumps(summary, indent=2) + "\n"
+        outputs.write("history.csv", lambda: history.write(folder / "history.csv"))
+        outputs.write("summary.json", lambda: (folder / "summary.json").write_text(text))
         arrays = field_arrays(module, data)
-        np.savez_compressed(folder / "field.npz", **cast(Any, arrays))
-        _write_vtk(folder / "field.vtk", arrays, data)
-        drawn = draw_figures(folder / "figures", module, data, history, arrays) if figures else []
+        outputs.write("field.npz", lambda: np.savez_compressed(folder / "field.npz", **cast(Any, arrays)))
+        outputs.write("field.vtk", lambda: _write_vtk(folder / "field.vtk", arrays, data))
+        drawn = draw_figures(outputs, folder / "figures", module, data, history, arrays) if figures else []
         modes = None if history.initial is None else modes_left(module, history.initial)
         if modes is not None:
-            write_modes(folder, modes)
+            outputs.write("modes.csv", lambda: write_modes(folder, modes))
         print_table(folder, summary)
         show(trainer.loggers, summary, drawn, modes, step=trainer.global_step)
+        outputs.finish(trainer.loggers)
     return summary
 
 
@@ -116,10 +119,14 @@ def _write_vtk(path: Path, arrays: dict[str, np.ndarray], data: PDEDataModule) -
 
 
 def draw_figures(
-    folder: Path, module: PhysicsModule, data: PDEDataModule, history: PhysicsHistory, arrays: dict[str, np.ndarray]
+    outputs: Outputs,
+    folder: Path,
+    module: PhysicsModule,
+    data: PDEDataModule,
+    history: PhysicsHistory,
+    arrays: dict[str, np.ndarray],
 ) -> Drawn:
     """Maps, convergence, spectrum before and after training; each a PNG, a PDF and the numbers. And an animation."""
-    folder.mkdir(exist_ok=True)
     made: dict[str, tuple[Any, dict[str, Any]]] = {}
     for c in range(data.out_features):
         made["solution" if data.out_features == 1 else f"solution_{c}"] = _map(arrays, data, c)
@@ -138,16 +145,16 @@ def draw_figures(
                 "reshaped": _reshaped(module, after)[:k],
             },
         )
-    drawn = []
-    for name, (draw, kept) in made.items():
-        figure = draw(**kept)
-        plots.save_figure(figure, folder / name, kept)
-        drawn.append((name, folder / f"{name}.png", figure))
+    drawn = save_figures(outputs, folder, made)
     if data.equation.domain.has_time and data.in_features in (2, 3):
         space = [arrays[f"axis_{i}"] for i in range(data.in_features - 1)]
         reference = arrays["reference"][..., 0] if "reference" in arrays else None
         time = arrays[f"axis_{data.in_features - 1}"]
-        plots.save_animation(folder / "solution.gif", space, time, arrays["solution"][..., 0], reference)
+        solution = arrays["solution"][..., 0]
+        outputs.write(
+            "solution.gif",
+            lambda: plots.save_animation(folder / "solution.gif", space, time, solution, reference),
+        )
     return drawn
 
 

@@ -1,5 +1,6 @@
 """What a finished run leaves in its folder: figures with their raw numbers, summary.json, and a short table."""
 
+import functools
 import json
 import platform
 import resource
@@ -21,6 +22,7 @@ from spectrain import plots
 from spectrain.data.field import Columns, FieldDataModule, Figures
 from spectrain.lightning.history import RunHistory, predict_all
 from spectrain.lightning.module import WideNetworkModule
+from spectrain.lightning.outputs import Outputs
 from spectrain.lightning.spectrum_callback import SpectrumCallback
 from spectrain.lightning.tracking import show, write_modes
 from spectrain.metrics import FieldMetrics, Quality
@@ -57,17 +59,19 @@ def finish_run(
     runs = named_runs(history, baseline)
     summary |= data.headline(runs)
     if trainer.is_global_zero:
-        history.write(folder / "history.csv")
-        (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+        outputs, text = Outputs(), json.dumps(summary, indent=2) + "\n"
+        outputs.write("history.csv", lambda: history.write(folder / "history.csv"))
+        outputs.write("summary.json", lambda: (folder / "summary.json").write_text(text))
         arrays = data.figures(metrics, runs) | spectral_figures(module, history, spectrum) if figures else {}
-        drawn = draw_figures(folder / "figures", arrays)
+        drawn = save_figures(outputs, folder / "figures", arrays)
         modes = None
         if spectrum.initial is not None and history.energy is not None:
             S = module.preconditioner
             modes = mode_table(spectrum.initial, None if S is None else S.effective_map, history.energy)
-            write_modes(folder, modes)
+            outputs.write("modes.csv", lambda: write_modes(folder, modes))
         print_table(folder, summary, metrics)
         show(trainer.loggers, summary, drawn, modes, step=trainer.global_step)
+        outputs.finish(trainer.loggers)
     return summary
 
 
@@ -166,15 +170,14 @@ def spectral_figures(module: WideNetworkModule, history: RunHistory, spectrum: S
     return arrays
 
 
-def draw_figures(folder: Path, arrays: Figures) -> list[tuple[str, Path, Figure]]:
-    """Draw and save every figure: [(name, path of the PNG, figure)]."""
-    if arrays:
-        folder.mkdir(exist_ok=True)
+def save_figures(outputs: Outputs, folder: Path, made: Figures) -> list[tuple[str, Path, Figure]]:
+    """Draw and save those of `made`; those that the disk took: [(name, path of the PNG, figure)]."""
     drawn = []
-    for name, (draw, values) in arrays.items():
+    for name, (draw, values) in made.items():
         figure = draw(**values)
-        plots.save_figure(figure, folder / name, values)
-        drawn.append((name, folder / f"{name}.png", figure))
+        save = functools.partial(plots.save_figure, figure, folder / name, values)
+        if outputs.write(f"the figure {name}", save) is not None:
+            drawn.append((name, folder / f"{name}.png", figure))
     return drawn
 
 

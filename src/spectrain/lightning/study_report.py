@@ -1,5 +1,6 @@
 """What a finished study leaves in its folder, shows to the trackers, and prints."""
 
+import functools
 import json
 import sys
 from collections.abc import Sequence
@@ -10,8 +11,8 @@ from pytorch_lightning.loggers import Logger
 from rich.console import Console
 from rich.table import Table
 
-from spectrain import plots
-from spectrain.lightning.report import environment
+from spectrain.lightning.outputs import Outputs
+from spectrain.lightning.report import environment, save_figures
 from spectrain.lightning.tracking import show
 from spectrain.studies import Findings
 
@@ -21,20 +22,19 @@ def finish_study(
 ) -> dict[str, Any]:
     """Write summary.json and figures/, show them to the loggers, print the table; return the summary."""
     summary = {**findings.headline, **environment()}
-    (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
+    outputs, text = Outputs(), json.dumps(summary, indent=2) + "\n"
+    outputs.write("summary.json", lambda: (folder / "summary.json").write_text(text))
     drawn = []
     if figures:
         (folder / "figures").mkdir(exist_ok=True)
-        for name, (draw, arrays) in findings.figures.items():
-            figure = draw(**arrays)
-            plots.save_figure(figure, folder / "figures" / name, arrays)
-            drawn.append((name, folder / "figures" / f"{name}.png", figure))
+        drawn = save_figures(outputs, folder / "figures", dict(findings.figures))
         for name, write in findings.animations.items():
-            write(folder / "figures" / name)
+            outputs.write(name, functools.partial(write, folder / "figures" / name))
     table = Table(show_header=False, box=None, pad_edge=False)
     rows = [*findings.table, ("summary", str(folder / "summary.json"))]
     for row in [*rows, ("figures", str(folder / "figures"))] if figures else rows:
         table.add_row(*row)
     Console(file=sys.stdout, highlight=False, width=200).print(table)
     show(loggers, summary, drawn, step=0)
+    outputs.finish()
     return summary

@@ -12,6 +12,7 @@ from jaxtyping import Float, Integer
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from spectrain.errors import InputError
 from spectrain.kernels.network import rows_of
 from spectrain.preconditioners.landmarks import Landmarks, choose_landmarks
 from spectrain.preconditioners.modes import stamp
@@ -36,6 +37,10 @@ class Preconditioner:
     skipped_steps = 0  # that went on without S
 
     def __init__(self, spectral_map: SpectralMap) -> None:
+        if not callable(spectral_map):
+            raise InputError(
+                f"spectral_map={spectral_map!r} is not a map of eigenvalues; give one such as spectral_maps.power(0.5)."
+            )
         self.spectral_map = spectral_map
         self.strength = 1.0
         self.shared = False

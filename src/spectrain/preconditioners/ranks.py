@@ -25,6 +25,12 @@ from spectrain.spectrum import Spectrum
 T = TypeVar("T")
 
 
+def is_of_a_collective(error: Exception) -> bool:
+    """Whether torch.distributed raised it: another rank has died or hangs, and nothing here can go on."""
+    words = ("gloo/", "pair closure", "NCCL")
+    return isinstance(error, dist.DistError) or any(word in str(error) for word in words)
+
+
 def group(shared: bool) -> dist.ProcessGroup | None:
     """The default group, or None."""
     return dist.group.WORLD if shared else None

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from spectrain.errors import InputError, SpectrainWarning
 from spectrain.kernels import NTKOperator
 from spectrain.preconditioners.modes import evaluating
+from spectrain.preconditioners.ranks import is_of_a_collective
 from spectrain.spectrum import Spectrum
 
 REFRESHES = ("every", "drift", "budget")
@@ -35,6 +36,8 @@ def attempt(compute: Callable[[], T], device: torch.device, failed: str, goes_on
         with torch.autocast(device.type, enabled=False):
             return compute()
     except (RuntimeError, MemoryError, InputError) as error:  # LinAlgError and out-of-memory are RuntimeErrors
+        if is_of_a_collective(error):
+            raise
         how = goes_on()
         if how is None:
             raise InputError(f"{failed}, and there is none to go on with: {error}") from error

@@ -70,9 +70,9 @@ class OverSeeds:
             if self.curve not in run.history:
                 raise InputError(f"study.curve={self.curve} is not in history.csv; it has {', '.join(run.history)}.")
             n = len(run.history["step"])
-            columns = (run.history["cpu_seconds"], run.history["step"], run.history[self.curve])
-            for key, part in zip(parts, ([way] * n, [seed] * n, *columns), strict=True):
-                parts[key].extend(part)
+            columns: list[list[Any]] = [list(run.history[key]) for key in ("cpu_seconds", "step", self.curve)]
+            for key, column in zip(parts, [[way] * n, [seed] * n, *columns], strict=True):
+                parts[key].extend(column)
         return {**{k: np.array(v) for k, v in parts.items()}, "label": self.curve, "target": float("nan")}
 
 

@@ -1,0 +1,55 @@
+"""The last outputs of a run, each written whatever has become of the others."""
+
+import warnings
+from collections.abc import Callable, Iterable
+from typing import TypeVar
+
+from pytorch_lightning.loggers import Logger
+
+from spectrain.errors import SpectrainWarning
+from spectrain.lightning.loggers import MetricsCSV
+
+T = TypeVar("T")
+
+
+class Outputs:
+    """A full disk, a quota or a folder without permission costs what could not be written there, and nothing else.
+
+    `finish` raises the first of these errors once all is done: the run then ends with its sentence and exit code.
+    """
+
+    def __init__(self) -> None:
+        self.failed: OSError | None = None
+
+    def write(self, what: str, writer: Callable[[], T]) -> T | None:
+        """What `writer` returns; None and a warning where the disk did not take it."""
+        try:
+            return writer()
+        except Exception as error:  # closing a file that did not fit fails in ways of its own
+            cause = _disk_error(error)
+            if cause is None:
+                raise
+            warnings.warn(
+                f"{what} could not be written ({cause.strerror}); the other outputs go on.",
+                SpectrainWarning,
+                stacklevel=2,
+            )
+            self.failed = self.failed or cause
+            return None
+
+    def finish(self, loggers: Iterable[Logger] = ()) -> None:
+        """Raise what went wrong, here or in metrics.csv.
+
+        Raises:
+            OSError: the first output that could not be written.
+        """
+        logs = [logger.failed for logger in loggers if isinstance(logger, MetricsCSV)]
+        error = next((found for found in [self.failed, *logs] if found is not None), None)
+        if error is not None:
+            raise error
+
+
+def _disk_error(error: BaseException | None) -> OSError | None:
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
