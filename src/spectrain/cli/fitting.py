@@ -1,7 +1,8 @@
 """Training, with Lightning's ways of ending translated into this program's."""
 
+import signal
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.exceptions import (  # type: ignore[attr-defined]
@@ -12,7 +13,12 @@ from pytorch_lightning.utilities.exceptions import (  # type: ignore[attr-define
 from spectrain.errors import InputError
 from spectrain.lightning import GracefulInterrupt
 
-TERMINATED = 143  # exit code after SIGTERM, as shells report it
+
+def end_by_signal(number: int) -> NoReturn:
+    """End the program as the shell reports it: 130 after Ctrl-C, 143 after SIGTERM, 138 after SIGUSR1."""
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
 
 
 def fit_guarded(
@@ -29,7 +35,7 @@ def fit_guarded(
     except MisconfigurationException as error:  # such as a checkpoint's monitor that nobody logs
         raise InputError(str(error)) from error
     except SIGTERMException:
-        sys.exit(TERMINATED)  # Lightning's own exit code would be 0
+        end_by_signal(signal.SIGTERM)  # before training began; Lightning's own exit code would be 0
     except SystemExit as end:  # Lightning's answer to a second Ctrl-C
         raise KeyboardInterrupt from end
     finally:

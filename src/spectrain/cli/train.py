@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import shlex
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -23,12 +24,18 @@ from spectrain.cli.allowlist import check_targets
 from spectrain.cli.choose_map import choose_map
 from spectrain.cli.config_dir import config_dir
 from spectrain.cli.errors import INTERRUPTED, explain, run_guarded
-from spectrain.cli.fitting import fit_guarded
+from spectrain.cli.fitting import end_by_signal, fit_guarded
 from spectrain.cli.launch import launch
 from spectrain.cli.physics import is_physics, train_physics
 from spectrain.cli.processes import agreed_folder, check_processes
 from spectrain.cli.rank import is_first
-from spectrain.cli.run_folder import choose_run_folder, load_checkpoint, make_run_folder, resumed_config
+from spectrain.cli.run_folder import (
+    checkpoint_in_run_folder,
+    choose_run_folder,
+    load_checkpoint,
+    make_run_folder,
+    resumed_config,
+)
 from spectrain.cli.validation import validate
 from spectrain.errors import InputError
 from spectrain.lightning import (
@@ -54,7 +61,7 @@ class Run:
     module: WideNetworkModule
     history: RunHistory
     spectrum: SpectrumCallback
-    interrupted: bool
+    interrupted: int  # the signal that stopped it, or 0
 
 
 def train(cfg: DictConfig, overrides: list[str] | None = None, task: str = "image") -> dict[str, Any]:
@@ -65,7 +72,10 @@ def train(cfg: DictConfig, overrides: list[str] | None = None, task: str = "imag
     Raises:
         InputError: anything in the configuration or the files it names cannot be used. Nothing is then written.
         KeyboardInterrupt: Ctrl-C, after the state has been saved.
+        SystemExit: so ends SIGTERM or SIGUSR1.
     """
+    if cfg.resume is True:
+        cfg.ckpt_path = checkpoint_in_run_folder(cfg)
     if cfg.ckpt_path is not None:
         cfg = resumed_config(cfg, load_checkpoint(cfg.ckpt_path), overrides or [])
     validate(cfg)
@@ -84,7 +94,7 @@ def train(cfg: DictConfig, overrides: list[str] | None = None, task: str = "imag
     if run.interrupted and is_first():
         _say_how_to_resume(cfg, folder, run.trainer)
     if stopped and is_first():  # Lightning kills the first process when another one ends with an error
-        raise KeyboardInterrupt
+        end_by_signal(stopped)
     return summary
 
 
@@ -92,7 +102,7 @@ def _train_physics(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     summary, run = train_physics(cfg, folder)
     if run.interrupted:
         _say_how_to_resume(cfg, folder, run.trainer)
-        raise KeyboardInterrupt
+        end_by_signal(run.interrupted)
     return summary
 
 
@@ -133,8 +143,8 @@ def fit(cfg: DictConfig, folder: Path) -> Run:
     return Run(folder, trainer, module, history, spectrum, interrupt.interrupted)
 
 
-def fit_baseline(cfg: DictConfig, folder: Path, trainer: pl.Trainer) -> tuple[RunHistory | None, bool]:
-    """The same run without the preconditioner, in RUN/baseline, for the gain; and whether Ctrl-C stopped it.
+def fit_baseline(cfg: DictConfig, folder: Path, trainer: pl.Trainer) -> tuple[RunHistory | None, int]:
+    """The same run without the preconditioner, in RUN/baseline, for the gain; and the signal that stopped it, or 0.
 
     Without a history where it did not come to its end: the main run is done, and nothing here may cost its summary.
     """
@@ -143,18 +153,28 @@ def fit_baseline(cfg: DictConfig, folder: Path, trainer: pl.Trainer) -> tuple[Ru
         OmegaConf.update(without, key, {"_target_": None}, merge=False, force_add=True)
     without.ckpt_path = None
     place = folder / "baseline"
+    last = place / "checkpoints" / "last.ckpt"
     try:
-        if trainer.strategy.broadcast(place.exists()):  # of the earlier part of a resumed run
-            return finished_history(place, cfg.trainer.max_steps), False
+        if trainer.strategy.broadcast(last.exists()):  # of the earlier part of a resumed run
+            if not _stopped_on_the_way(last, cfg.trainer.max_steps):
+                return finished_history(place, cfg.trainer.max_steps), 0
+            without.ckpt_path = str(last)
         if is_first():
             print("now the same without the preconditioner, for comparison (baseline=false leaves it out)")
         run = fit(without, place)
     except Exception as error:
         print(f"warning: the run without the preconditioner did not finish: {explain(error) or error}", file=sys.stderr)
-        return None, False
+        return None, 0
     except KeyboardInterrupt:
-        return None, True
-    return (None, True) if run.interrupted else (run.history, False)
+        return None, signal.SIGINT
+    return (None if run.interrupted else run.history), run.interrupted
+
+
+def _stopped_on_the_way(last: Path, steps: int) -> bool:
+    """Whether the run of this checkpoint meant to make `steps` steps and made fewer."""
+    checkpoint = load_checkpoint(str(last))
+    meant: int = OmegaConf.create(checkpoint["config"]).trainer.max_steps
+    return bool(checkpoint["global_step"] < meant == steps)
 
 
 def finished_history(folder: Path, steps: int) -> RunHistory | None:
