@@ -37,7 +37,7 @@ SlurmdParameters=config_overrides
 ReturnToService=2
 JobRequeue=1
 KillWait=20
-SchedulerParameters=requeue_delay=1,sched_interval=1,bf_interval=1
+SchedulerParameters=sched_interval=1,bf_interval=1
 NodeName=n1 NodeAddr=127.0.0.1 NodeHostname={host} Port={ports[1]} CPUs={cores} State=UNKNOWN
 NodeName=n2 NodeAddr=127.0.0.1 NodeHostname={host} Port={ports[2]} CPUs={cores} State=UNKNOWN
 PartitionName=main Nodes=n1,n2 Default=YES State=UP MaxTime=INFINITE PriorityTier=1 OverSubscribe=NO GraceTime=20
@@ -85,11 +85,11 @@ class Cluster:
         (self.folder / "slurm.conf").write_text(conf)
         files = [f"--{name}={munge}/{name}" for name in ("socket", "pid-file", "log-file", "seed-file")]
         self._start("munged", "--foreground", "--force", f"--key-file={munge}/key", *files)
-        self._wait_until(lambda: (munge / "socket").exists())
+        self.wait_until(lambda: (munge / "socket").exists())
         self._start("slurmctld", "-D", "-c")
         for node in ("n1", "n2"):
             self._start("slurmd", "-D", "-N", node)
-        self._wait_until(lambda: self.run("sinfo", "-h", "-o", "%T", "-N", check=False).split() == ["idle"] * 4)
+        self.wait_until(lambda: self.run("sinfo", "-h", "-o", "%T", "-N", check=False).split() == ["idle"] * 4)
 
     def __exit__(self, *_: object) -> None:
         self.run("scancel", "--signal=KILL", "--full", "--user=root", check=False)
@@ -115,16 +115,21 @@ class Cluster:
     def wait(self, job: str, seconds: float = 150) -> dict[str, str]:
         """The job once it has ended for good."""
         over = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
-        self._wait_until(lambda: self.job(job)["JobState"] in over, seconds)
+
+        def has_ended() -> bool:
+            state = self.job(job)["JobState"]
+            if state == "PENDING":  # SLURM lets a requeued job wait for two minutes
+                self.run("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
+            return state in over
+
+        self.wait_until(has_ended, seconds)
         return self.job(job)
 
     def _start(self, *command: str) -> None:
         with (self.folder / f"{command[0]}.out").open("ab") as out:
-            self._daemons.append(
-                subprocess.Popen(command, env=self.environment, stdout=out, stderr=subprocess.STDOUT)
-            )
+            self._daemons.append(subprocess.Popen(command, env=self.environment, stdout=out, stderr=subprocess.STDOUT))
 
-    def _wait_until(self, condition: Any, seconds: float = 30) -> None:
+    def wait_until(self, condition: Any, seconds: float = 30) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, f"waited {seconds} s; see the logs in {self.folder}"

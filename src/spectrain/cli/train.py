@@ -19,7 +19,7 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from spectrain.cli import build
+from spectrain.cli import build, sweep
 from spectrain.cli.allowlist import check_targets
 from spectrain.cli.choose_map import choose_map
 from spectrain.cli.config_dir import config_dir
@@ -133,7 +133,7 @@ def fit(cfg: DictConfig, folder: Path) -> Run:
         own.insert(3, AutomaticRate(spectrum))
 
     trainer = build.build_trainer(cfg, [*own, *(c for c in callbacks if c is not spectrum)])
-    check_processes(trainer)
+    check_processes(trainer, guard=cfg.guard and build.is_on(cfg, "preconditioner"))
     trainer.loggers = [MetricsCSV(folder)]
     if is_first():
         make_run_folder(folder, cfg)  # from here on something is written
@@ -216,6 +216,7 @@ def quiet_libraries() -> None:
         ".*Checkpoint directory .* exists and is not empty.*",
         ".*You're resuming from a checkpoint that ended before the epoch ended.*",
         ".*LeafSpec.*",
+        ".*`srun` command is available.*",  # a single process on a login node
         ".*recommended to use .*sync_dist=True.*",  # what is logged is the same on all ranks
     ):
         warnings.filterwarnings("ignore", message=message)
@@ -224,9 +225,6 @@ def quiet_libraries() -> None:
 
 def _plain_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"warning: {message}", file=sys.stderr, flush=True)
-
-
-_failed: list[tuple[int, str]] = []  # exit codes and overrides of a sweep's jobs
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")  # type: ignore[untyped-decorator]
@@ -238,20 +236,21 @@ def _job(cfg: DictConfig) -> None:
     if code and hydra_config.mode == RunMode.MULTIRUN and code != INTERRUPTED:
         words = shlex.join(hydra_config.overrides.task)
         print(f"the job {words} failed; the sweep goes on", file=sys.stderr)
-        _failed.append((code, words))
+        sweep.remember(code, words)
     elif code:
         sys.exit(code)
 
 
 def main() -> None:
     """Check the command line, then let Hydra run it."""
-    _failed.clear()  # of an earlier call in the same process
+    if code := run_guarded(lambda: sweep.begin(sys.argv[1:])):
+        sys.exit(code)
     launch(_job, "train")
-    if _failed:
-        print(f"{len(_failed)} of the sweep's jobs failed; each can be repeated alone:", file=sys.stderr)
-        for _, words in _failed:
+    if failed := sweep.failed():
+        print(f"{len(failed)} of the sweep's jobs failed; each can be repeated alone:", file=sys.stderr)
+        for _, words in failed:
             print(f"  {words}", file=sys.stderr)
-        sys.exit(max(code for code, _ in _failed))
+        sys.exit(max(code for code, _ in failed))
 
 
 if __name__ == "__main__":
