@@ -143,7 +143,8 @@ def test_a_cluster_that_wants_its_machine_back_gets_a_checkpoint(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
 ) -> None:
     """The same command then goes on, and equals an uninterrupted run."""
-    words = (*TINY, *STEPS, "paths.run_dir=r", "resume=true")
+    often = ("trainer.log_every_n_steps=3",)
+    words = (*TINY, *STEPS, *often, "paths.run_dir=r", "resume=true")
     before = signal.getsignal(number)
     with monkeypatch.context() as patch:
         interrupt_at(patch, 5, number, times=2)
@@ -151,8 +152,10 @@ def test_a_cluster_that_wants_its_machine_back_gets_a_checkpoint(
     assert signal.getsignal(number) is before
     assert load(tmp_path / "r" / LAST)["global_step"] == 5
     assert call(*words).code == 0
-    train(tmp_path / "whole", *STEPS)
+    train(tmp_path / "whole", *STEPS, *often)
     assert_equal(state(tmp_path / "whole"), state(tmp_path / "r"))
+    stop = losses(tmp_path / "r").pop(1)  # what was not logged yet when it stopped
+    assert [row for row in losses(tmp_path / "r") if row != stop] == losses(tmp_path / "whole") and stop[0] == "4"
 
 
 def test_resume_starts_again_where_there_is_no_checkpoint_yet(tmp_path: Path) -> None:

@@ -108,7 +108,7 @@ def checkpoint_in_run_folder(cfg: DictConfig) -> str | None:
         raise InputError("resume=true looks for the checkpoint itself; leave either it or ckpt_path out.")
     if not isinstance(cfg.paths.run_dir, str):
         raise InputError(
-            "resume=true goes on in a folder that is the same at every start; give paths.run_dir=runs/NAME."
+            "resume=true needs a folder that is the same at every start; give paths.run_dir=runs/NAME."
         )
     last = Path(cfg.paths.run_dir) / "checkpoints" / "last.ckpt"
     return str(last) if last.exists() else None

@@ -23,7 +23,7 @@ def begin(argv: Sequence[str]) -> None:
     launcher = next((word.partition("=")[2] for word in argv if word.startswith("hydra/launcher=")), "basic")
     if launcher == "basic":
         return
-    if importlib.util.find_spec("hydra_plugins.hydra_submitit_launcher") is None:
+    if importlib.util.find_spec("submitit") is None:
         raise InputError(f'hydra/launcher={launcher} needs submitit; install it: pip install "spectrain[slurm]".')
     os.environ[_FILE] = str(Path.cwd() / f".failed-jobs-{secrets.token_hex(4)}")
 

@@ -1,4 +1,4 @@
-"""Ctrl-C, or a cluster that wants its machine back, ends a run between two steps, with a checkpoint that resumes exactly."""
+"""Ctrl-C, or a cluster that wants its machine back, ends a run between two steps; the checkpoint resumes exactly."""
 
 import signal
 from types import FrameType
@@ -46,6 +46,10 @@ class GracefulInterrupt(pl.Callback):
             what = "" if number == signal.SIGINT else f"{signal.Signals(number).name}: "
             print(f"\n{what}Stopping after this step; press Ctrl-C again to stop at once without saving.", flush=True)
         self.interrupted = max(self.interrupted, number)
+
+    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+        """Log at the steps at which an uninterrupted run logs: Lightning counts them apart, and forgets one at a stop."""
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
