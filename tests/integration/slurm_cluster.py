@@ -114,13 +114,17 @@ class Cluster:
 
     def wait(self, job: str, seconds: float = 150) -> dict[str, str]:
         """The job once it has ended for good."""
+        hurried = False
         over = ("COMPLETED", "FAILED", "CANCELLED", "TIMEOUT", "NODE_FAIL", "OUT_OF_MEMORY")
 
         def has_ended() -> bool:
-            state = self.job(job)["JobState"]
-            if state == "PENDING":  # SLURM lets a requeued job wait for two minutes
-                self.run("scontrol", "update", f"JobId={job}", "StartTime=now", check=False)
-            return state in over
+            nonlocal hurried
+            now = self.job(job)
+            if now["JobState"] == "PENDING" and now["Restarts"] != "0" and not hurried:
+                # SLURM lets it wait for two minutes; in the second of its requeue it cannot start ("credential revoked").
+                hurried = True
+                self.run("scontrol", "update", f"JobId={job}", "StartTime=now+4seconds")
+            return now["JobState"] in over
 
         self.wait_until(has_ended, seconds)
         return self.job(job)

@@ -107,9 +107,7 @@ def checkpoint_in_run_folder(cfg: DictConfig) -> str | None:
     if cfg.ckpt_path is not None:
         raise InputError("resume=true looks for the checkpoint itself; leave either it or ckpt_path out.")
     if not isinstance(cfg.paths.run_dir, str):
-        raise InputError(
-            "resume=true needs a folder that is the same at every start; give paths.run_dir=runs/NAME."
-        )
+        raise InputError("resume=true needs a folder that is the same at every start; give paths.run_dir=runs/NAME.")
     last = Path(cfg.paths.run_dir) / "checkpoints" / "last.ckpt"
     return str(last) if last.exists() else None
 

@@ -47,7 +47,9 @@ class GracefulInterrupt(pl.Callback):
             print(f"\n{what}Stopping after this step; press Ctrl-C again to stop at once without saving.", flush=True)
         self.interrupted = max(self.interrupted, number)
 
-    def on_train_batch_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int) -> None:
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
         """Log at the steps at which an uninterrupted run logs: Lightning counts them apart, and forgets one at a stop."""
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
