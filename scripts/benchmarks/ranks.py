@@ -21,9 +21,7 @@ LANDMARKS, WIDTH, REPEATS, ROUNDS = 1024, 256, 5, 3
 
 def problem(ranks: int) -> tuple[nn.Module, torch.Tensor]:
     torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Linear(2, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, 3)
-    )
+    network = nn.Sequential(nn.Linear(2, WIDTH), nn.Tanh(), nn.Linear(WIDTH, WIDTH), nn.Tanh(), nn.Linear(WIDTH, 3))
     return network, torch.rand(int(LANDMARKS * ranks**0.5), 2)
 
 
@@ -52,7 +50,8 @@ def main() -> None:
         for ranks in (1, 2):
             results = context.Queue()
             workers = [
-                context.Process(target=measure, args=(r, ranks, 29500 + 10 * turn + ranks, results)) for r in range(ranks)
+                context.Process(target=measure, args=(r, ranks, 29500 + 10 * turn + ranks, results))
+                for r in range(ranks)
             ]
             for worker in workers:
                 worker.start()

@@ -121,7 +121,7 @@ class Cluster:
             nonlocal hurried
             now = self.job(job)
             if now["JobState"] == "PENDING" and now["Restarts"] != "0" and not hurried:
-                # SLURM lets it wait for two minutes; in the second of its requeue it cannot start ("credential revoked").
+                # SLURM lets it wait for two minutes; at once it cannot ("credential revoked").
                 hurried = True
                 self.run("scontrol", "update", f"JobId={job}", "StartTime=now+4seconds")
             return now["JobState"] in over

@@ -30,7 +30,7 @@ WORDS = (
 )
 TWO_NODES = ("--nodes=2", "--ntasks-per-node=1")
 FOUR_TASKS = ("--nodes=2", "--ntasks-per-node=2")
-# DDP lays its buckets anew after the first step of a process, and a sum over more than two ranks then rounds differently:
+# Presumably as DDP lays its buckets anew after a process's first step, and a sum over four then rounds differently:
 # what four ranks compute after a restart is the same to rounding, which SOAP makes visible and this does not.
 SMOOTH = ("optimizer=sgd", "optimizer.lr=0.02", "trainer.precision=64-true")
 

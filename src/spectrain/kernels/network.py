@@ -67,8 +67,8 @@ class Network:
         for name, p in everything.items():
             if hasattr(p, "full_tensor"):  # a DTensor: torch.distributed.fsdp.fully_shard
                 raise InputError(
-                    f"'{name}' is sharded over ranks, and a kernel needs whole parameters: refresh the sample side with "
-                    "a whole copy of the network (docs/distributed.md); the parameter side does not go with shards."
+                    f"'{name}' is sharded over ranks, and a kernel needs whole parameters: refresh the sample side "
+                    "with a whole copy of the network (docs/distributed.md); the parameter side goes with no shards."
                 )
             if isinstance(p, nn.parameter.UninitializedParameter):
                 label = f"{type(self.module.get_submodule(name.rpartition('.')[0])).__name__} with '{name}'"

@@ -50,7 +50,7 @@ class GracefulInterrupt(pl.Callback):
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
-        """Log at the steps at which an uninterrupted run logs: Lightning counts them apart, and forgets one at a stop."""
+        """Log at the steps at which an uninterrupted run logs: Lightning's own count loses one at a stop."""
         trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
     def on_train_batch_end(

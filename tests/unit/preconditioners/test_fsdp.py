@@ -3,8 +3,9 @@
 from pathlib import Path
 
 import pytest
-from processes import run_ranks
 from runs_for_fsdp import problem, train
+
+from processes import run_ranks
 
 SOURCE = Path(__file__).parents[3] / "src"
 WORKER = """
