@@ -1,7 +1,7 @@
 """Weak scaling of a refresh's kernel: `python scripts/benchmarks/ranks.py`; each rank pinned to a core of its own.
 
-With R ranks the kernel is on m sqrt(R) landmarks, so that each rank computes m^2 entries. Prints flops (torch's counter) and
-the median CPU seconds and wall seconds per rank, with 1 and 2 ranks in turns, and the load of the machine.
+With R ranks the kernel is on m sqrt(R) landmarks, so that each rank computes m^2 entries. Prints flops (torch's
+counter) and the median CPU seconds and wall seconds per rank, with 1 and 2 ranks in turns, and the load of the machine.
 """
 
 import os
