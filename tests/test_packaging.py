@@ -1,6 +1,7 @@
 """What gets installed: pinned requirements that agree with pyproject.toml, and a wheel with the configuration in it."""
 
 import ast
+import os
 import re
 import subprocess
 import sys
@@ -141,3 +142,20 @@ def test_an_installed_wheel_finds_its_configuration(wheel: Path, tmp_path: Path)
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert Path(done.stdout.strip()) == tmp_path / "site" / "spectrain" / "conf"
+
+
+@pytest.mark.slow
+def test_an_installed_wheel_trains_in_any_folder_with_files_of_ones_own(wheel: Path, tmp_path: Path) -> None:
+    zipfile.ZipFile(wheel).extractall(tmp_path / "site")
+    (tmp_path / "mine" / "experiment").mkdir(parents=True)
+    words = "model: {width: 8, depth: 1}\ndata: {size: 8}\nspectrum: {rank: 4, subset_size: 16}\n"
+    words += "trainer: {max_steps: 2, val_check_interval: 2, accelerator: cpu}\n"
+    own = tmp_path / "mine" / "experiment" / "quick.yaml"
+    own.write_text(f"# @package _global_\ndefaults:\n  - override /optimizer: adam\n{words}")
+    program = [sys.executable, "-c", "from spectrain.cli.train import main; main()", "--config-dir", "mine"]
+    command = [*program, "experiment=quick", "logger=none", "figures=false", "baseline=false"]
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path / "site"), "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (run,) = (tmp_path / "runs").iterdir()
+    assert run.name.startswith("quick-") and (run / "summary.json").exists()

@@ -27,6 +27,7 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
         (("-m", "seed=0,1", *DDP), "-m does not go with several devices"),
         ((*DDP, "trainer.strategy=ddp_spawn"), "they train with trainer=ddp"),
         ((*DDP, "experiment=pinn_heat"), "give trainer.devices=1"),
+        ((*DDP, "guard=true"), "guard=true judges steps in one process, and there are 2; give guard=false"),
     ],
 )
 def test_what_several_processes_cannot_do_is_said_before_they_start(words: tuple[str, ...], message: str) -> None:

@@ -27,15 +27,15 @@ STEPS = ("trainer.max_steps=12", "trainer.val_check_interval=4", "spectrum.every
 
 
 def interrupt_at(
-    monkeypatch: pytest.MonkeyPatch, step: int, signal_number: int = signal.SIGINT, times: int = 1
+    monkeypatch: pytest.MonkeyPatch, step: int, signal_number: int = signal.SIGINT, times: int = 1, skip: int = 0
 ) -> None:
-    """Somebody presses Ctrl-C during the step after `step`, once."""
+    """Somebody presses Ctrl-C during the step after `step`, once, in the first run or after `skip` of them."""
     working, pressed = GracefulInterrupt.on_train_batch_end, []
 
     def on_train_batch_end(self: GracefulInterrupt, trainer: pl.Trainer, *args: Any) -> None:
-        if trainer.global_step == step and not pressed:
+        if trainer.global_step == step and len(pressed) <= skip:
             pressed.append(1)
-            for _ in range(times):
+            for _ in range(times if len(pressed) > skip else 0):
                 signal.raise_signal(signal_number)
         working(self, trainer, *args)
 
@@ -97,10 +97,58 @@ def test_a_second_ctrl_c_stops_at_once(tmp_path: Path, monkeypatch: pytest.Monke
     assert load(tmp_path / "r" / LAST)["global_step"] == 4
 
 
-def test_sigterm_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    interrupt_at(monkeypatch, 5, signal.SIGTERM)
-    assert call(*TINY, *STEPS, "paths.run_dir=r").code == 143
-    assert load(tmp_path / "r" / LAST)["global_step"] == 4
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), (signal.SIGUSR1, 138)])
+def test_a_cluster_that_wants_its_machine_back_gets_a_checkpoint(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, code: int
+) -> None:
+    """The same command then goes on, and equals an uninterrupted run."""
+    often = ("trainer.log_every_n_steps=3",)
+    words = (*TINY, *STEPS, *often, "paths.run_dir=r", "resume=true")
+    before = signal.getsignal(number)
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 5, number, times=2)
+        assert call(*words).code == code
+    assert signal.getsignal(number) is before
+    assert load(tmp_path / "r" / LAST)["global_step"] == 5
+    assert call(*words).code == 0
+    train(tmp_path / "whole", *STEPS, *often)
+    assert_equal(state(tmp_path / "whole"), state(tmp_path / "r"))
+    stop = losses(tmp_path / "r").pop(1)  # what was not logged yet when it stopped
+    assert [row for row in losses(tmp_path / "r") if row != stop] == losses(tmp_path / "whole") and stop[0] == "4"
+
+
+def test_resume_starts_again_where_there_is_no_checkpoint_yet(tmp_path: Path) -> None:
+    train(tmp_path / "r")
+    (tmp_path / "r" / LAST).unlink()
+    assert call(*TINY, "paths.run_dir=r", "resume=true").code == 0
+    assert load(tmp_path / "r" / LAST)["global_step"] == 6
+    assert len(losses(tmp_path / "r")) == 6
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("resume=true",), "give paths.run_dir=runs/NAME"),
+        (("resume=true", "paths.run_dir=r", "ckpt_path=a"), "leave either it or ckpt_path out"),
+        (("resume=maybe",), "it must be true or false"),
+        (("resume=true", "paths.run_dir=somebody"), "nothing is written over"),
+    ],
+)
+def test_what_cannot_be_gone_on_with(tmp_path: Path, words: tuple[str, ...], message: str) -> None:
+    (tmp_path / "somebody").mkdir()
+    (tmp_path / "somebody" / "thesis.tex").write_text("")
+    assert message in call(*TINY, *words).error
+
+
+def test_a_baseline_that_was_stopped_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = (*TINY, *STEPS, "paths.run_dir=r", "resume=true", "baseline=true")
+    with monkeypatch.context() as patch:
+        interrupt_at(patch, 5, signal.SIGUSR1, skip=1)
+        assert call(*words).code == 138
+    assert load(tmp_path / "r" / "baseline" / LAST)["global_step"] == 5
+    assert call(*words).code == 0
+    gain = train(tmp_path / "whole", *STEPS, "baseline=true")["gain_db"]
+    assert json.loads((tmp_path / "r" / "summary.json").read_text())["gain_db"] == gain
 
 
 def test_more_steps_go_on_from_a_finished_run(tmp_path: Path) -> None:

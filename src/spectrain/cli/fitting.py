@@ -1,7 +1,8 @@
 """Training, with Lightning's ways of ending translated into this program's."""
 
+import signal
 import sys
-from typing import Any
+from typing import Any, NoReturn
 
 import pytorch_lightning as pl
 from pytorch_lightning.utilities.exceptions import (  # type: ignore[attr-defined]
@@ -15,7 +16,13 @@ from spectrain.lightning import GracefulInterrupt, LostRankError, watching
 
 # What a checkpoint with other contents makes the restoring of it raise.
 NOT_RESTORED = (LookupError, TypeError, ValueError, AttributeError, RuntimeError)
-TERMINATED = 143  # exit code after SIGTERM, as shells report it
+
+
+def end_by_signal(number: int) -> NoReturn:
+    """End the program as the shell reports it: 130 after Ctrl-C, 143 after SIGTERM, 138 after SIGUSR1."""
+    if number == signal.SIGINT:
+        raise KeyboardInterrupt
+    sys.exit(128 + number)
 
 
 def fit_guarded(
@@ -41,7 +48,7 @@ def fit_guarded(
         reason = f"{type(error).__name__}: {error}"
         raise InputError(f"ckpt_path={ckpt_path} cannot be resumed: {foreign_version(ckpt_path)} ({reason})") from error
     except SIGTERMException:
-        sys.exit(TERMINATED)  # Lightning's own exit code would be 0
+        end_by_signal(signal.SIGTERM)  # before training began; Lightning's own exit code would be 0
     except SystemExit as end:  # Lightning's answer to a second Ctrl-C
         raise KeyboardInterrupt from end
     finally:

@@ -40,7 +40,7 @@ class PhysicsRun:
     module: PhysicsModule
     data: PDEDataModule
     history: PhysicsHistory
-    interrupted: bool
+    interrupted: int
 
 
 def is_physics(cfg: DictConfig) -> bool:

@@ -10,6 +10,7 @@ import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig
+from pytorch_lightning.plugins.environments import SLURMEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.strategies import DDPStrategy
 
 from spectrain.cli.rank import is_first
@@ -52,11 +53,12 @@ def _torchrun_store() -> Any:
     return dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)  # type: ignore[attr-defined]
 
 
-def check_processes(trainer: pl.Trainer, *, one_only: bool = False) -> None:
+def check_processes(trainer: pl.Trainer, *, one_only: bool = False, guard: bool = False) -> None:
     """Refuse what several processes cannot do, before anything is written.
 
     Raises:
-        InputError: a sweep, a strategy that is not DDP in processes of its own, or (`one_only`) several at all.
+        InputError: a sweep whose jobs would start it again, a strategy that is not DDP in processes of its own, the
+            guard, or (`one_only`) several at all.
     """
     if trainer.world_size == 1:
         return
@@ -64,14 +66,24 @@ def check_processes(trainer: pl.Trainer, *, one_only: bool = False) -> None:
         raise InputError(
             f"This task trains in one process, and there are {trainer.world_size}; give trainer.devices=1."
         )
+    if guard:
+        raise InputError(
+            f"guard=true judges steps in one process, and there are {trainer.world_size}; give guard=false."
+        )
     strategy = trainer.strategy
     if not isinstance(strategy, DDPStrategy) or strategy._start_method != "popen":
         raise InputError(
             "This trainer.strategy is not supported with several devices; they train with trainer=ddp "
             "(trainer.strategy=ddp), in a process each."
         )
-    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN:
+    if HydraConfig.initialized() and HydraConfig.get().mode == RunMode.MULTIRUN and not _is_job_of_submitit():
         raise InputError(
             "-m does not go with several devices: each process would start the whole sweep again. Give the jobs "
-            "trainer.devices=1, or start them one after another without -m: for s in 0 1 2; do ... seed=$s; done."
+            "trainer.devices=1, or start them one after another without -m: for s in 0 1 2; do ... seed=$s; done. "
+            "On SLURM, hydra/launcher=slurm starts the processes of each job."
         )
+
+
+def _is_job_of_submitit() -> bool:
+    """Its processes are started for one job each; those of a sweep that runs here would each run all of it."""
+    return "submitit" in HydraConfig.get().launcher._target_ and SLURMEnvironment.detect()

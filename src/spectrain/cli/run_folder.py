@@ -118,6 +118,7 @@ def resumed_config(cfg: DictConfig, checkpoint: dict[str, Any], overrides: list[
         if not {"paths", "paths.run_dir"} & set(keys):
             merged.paths.run_dir = None  # the folder in which the checkpoint lies now, wherever it was written
         merged.ckpt_path = cfg.ckpt_path
+        merged.resume = cfg.get("resume", False)
         merged.allow_targets = cfg.allow_targets  # what a checkpoint allows itself does not count
     if is_auto(merged):  # the same command line again, as a requeued job has it: the choice was made
         merged.spectral_map = saved.spectral_map
@@ -130,8 +131,24 @@ def resumed_config(cfg: DictConfig, checkpoint: dict[str, Any], overrides: list[
     return merged
 
 
+def checkpoint_in_run_folder(cfg: DictConfig) -> str | None:
+    """What ``resume=true`` goes on from: the last checkpoint in ``paths.run_dir``, None while there is none.
+
+    Raises:
+        InputError: there is no folder to look in, or a checkpoint was named as well.
+    """
+    if cfg.ckpt_path is not None:
+        raise InputError("resume=true looks for the checkpoint itself; leave either it or ckpt_path out.")
+    if not isinstance(cfg.paths.run_dir, str):
+        raise InputError("resume=true needs a folder that is the same at every start; give paths.run_dir=runs/NAME.")
+    last = Path(cfg.paths.run_dir) / "checkpoints" / "last.ckpt"
+    return str(last) if last.exists() else None
+
+
 def choose_run_folder(cfg: DictConfig, name: str) -> Path:
     """The folder of this run, not yet made: the checkpoint's own when resuming, otherwise a new one.
+
+    With ``resume=true`` also one whose run ended before its first checkpoint: it starts again there.
 
     Raises:
         InputError: the folder exists and is not empty, or its place is a file.
@@ -151,7 +168,8 @@ def choose_run_folder(cfg: DictConfig, name: str) -> Path:
     folder = Path(cfg.paths.run_dir)
     if folder.is_file():
         raise InputError(f"paths.run_dir={folder} is a file; give a folder that does not exist yet.")
-    if folder.is_dir() and any(folder.iterdir()):
+    begun = bool(cfg.get("resume")) and (folder / "config.yaml").exists()
+    if folder.is_dir() and any(folder.iterdir()) and not begun:
         last = folder / "checkpoints" / "last.ckpt"
         way = (
             f"resume the run in it: ckpt_path={last}" if last.exists() else "remove it: it holds no last.ckpt to resume"

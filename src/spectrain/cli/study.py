@@ -23,7 +23,7 @@ from spectrain.lightning.study_report import finish_study
 from spectrain.studies import Cells, Trained
 
 # What a study itself reads of the configuration. Other overrides are for the runs that it trains, if it trains any.
-OWN_KEYS = ("study", "paths", "logger", "figures", "show_traceback", "seed")
+OWN_KEYS = ("study", "paths", "logger", "figures", "show_traceback", "seed", "resume")
 OF_BOTH = ("experiment", "size", "allow_targets")
 
 

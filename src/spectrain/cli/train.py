@@ -5,6 +5,7 @@ import logging
 import os
 import re
 import shlex
+import signal
 import sys
 import warnings
 from collections.abc import Sequence
@@ -18,17 +19,23 @@ from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
-from spectrain.cli import build
+from spectrain.cli import build, sweep
 from spectrain.cli.allowlist import check_targets
 from spectrain.cli.choose_map import choose_map
 from spectrain.cli.config_dir import config_dir
 from spectrain.cli.errors import INTERRUPTED, explain, run_guarded
-from spectrain.cli.fitting import fit_guarded
+from spectrain.cli.fitting import end_by_signal, fit_guarded
 from spectrain.cli.launch import launch
 from spectrain.cli.physics import is_physics, train_physics
 from spectrain.cli.processes import agreed_folder, check_processes
 from spectrain.cli.rank import is_first
-from spectrain.cli.run_folder import choose_run_folder, load_checkpoint, make_run_folder, resumed_config
+from spectrain.cli.run_folder import (
+    checkpoint_in_run_folder,
+    choose_run_folder,
+    load_checkpoint,
+    make_run_folder,
+    resumed_config,
+)
 from spectrain.cli.study import run_study
 from spectrain.cli.tracker import build_tracker, name_sweep
 from spectrain.cli.validation import validate
@@ -57,7 +64,7 @@ class Run:
     module: WideNetworkModule
     history: RunHistory
     spectrum: SpectrumCallback
-    interrupted: bool
+    interrupted: int  # the signal that stopped it, or 0
 
 
 def train(cfg: DictConfig, overrides: list[str] | None = None, task: str = "image") -> dict[str, Any]:
@@ -68,9 +75,12 @@ def train(cfg: DictConfig, overrides: list[str] | None = None, task: str = "imag
     Raises:
         InputError: anything in the configuration or the files it names cannot be used. Nothing is then written.
         KeyboardInterrupt: Ctrl-C, after the state has been saved.
+        SystemExit: so ends SIGTERM or SIGUSR1.
     """
     if build.is_on(cfg, "study"):
         return run_study(cfg, overrides or [], task, train)
+    if cfg.resume is True:
+        cfg.ckpt_path = checkpoint_in_run_folder(cfg)
     if cfg.ckpt_path is not None:
         cfg = resumed_config(cfg, load_checkpoint(cfg.ckpt_path), overrides or [])
     validate(cfg)
@@ -89,7 +99,7 @@ def train(cfg: DictConfig, overrides: list[str] | None = None, task: str = "imag
     if run.interrupted and is_first():
         _say_how_to_resume(cfg, folder, run.trainer)
     if stopped and is_first():  # Lightning kills the first process when another one ends with an error
-        raise KeyboardInterrupt
+        end_by_signal(stopped)
     return summary
 
 
@@ -97,7 +107,7 @@ def _train_physics(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     summary, run = train_physics(cfg, folder)
     if run.interrupted:
         _say_how_to_resume(cfg, folder, run.trainer)
-        raise KeyboardInterrupt
+        end_by_signal(run.interrupted)
     return summary
 
 
@@ -129,7 +139,7 @@ def fit(cfg: DictConfig, folder: Path) -> Run:
         own.insert(3, AutomaticRate(spectrum))
 
     trainer = build.build_trainer(cfg, [*own, *(c for c in callbacks if c is not spectrum)])
-    check_processes(trainer)
+    check_processes(trainer, guard=cfg.guard and build.is_on(cfg, "preconditioner"))
     trainer.loggers = [MetricsCSV(folder)]
     if is_first():
         make_run_folder(folder, cfg)  # from here on something is written
@@ -139,8 +149,8 @@ def fit(cfg: DictConfig, folder: Path) -> Run:
     return Run(folder, trainer, module, history, spectrum, interrupt.interrupted)
 
 
-def fit_baseline(cfg: DictConfig, folder: Path, trainer: pl.Trainer) -> tuple[RunHistory | None, bool]:
-    """The same run without the preconditioner, in RUN/baseline, for the gain; and whether Ctrl-C stopped it.
+def fit_baseline(cfg: DictConfig, folder: Path, trainer: pl.Trainer) -> tuple[RunHistory | None, int]:
+    """The same run without the preconditioner, in RUN/baseline, for the gain; and the signal that stopped it, or 0.
 
     Without a history where it did not come to its end: the main run is done, and nothing here may cost its summary.
     """
@@ -149,18 +159,28 @@ def fit_baseline(cfg: DictConfig, folder: Path, trainer: pl.Trainer) -> tuple[Ru
         OmegaConf.update(without, key, {"_target_": None}, merge=False, force_add=True)
     without.ckpt_path = None
     place = folder / "baseline"
+    last = place / "checkpoints" / "last.ckpt"
     try:
-        if trainer.strategy.broadcast(place.exists()):  # of the earlier part of a resumed run
-            return finished_history(place, cfg.trainer.max_steps), False
+        if trainer.strategy.broadcast(last.exists()):  # of the earlier part of a resumed run
+            if not _stopped_on_the_way(last, cfg.trainer.max_steps):
+                return finished_history(place, cfg.trainer.max_steps), 0
+            without.ckpt_path = str(last)
         if is_first():
             print("now the same without the preconditioner, for comparison (baseline=false leaves it out)")
         run = fit(without, place)
     except Exception as error:
         print(f"warning: the run without the preconditioner did not finish: {explain(error) or error}", file=sys.stderr)
-        return None, False
+        return None, 0
     except KeyboardInterrupt:
-        return None, True
-    return (None, True) if run.interrupted else (run.history, False)
+        return None, signal.SIGINT
+    return (None if run.interrupted else run.history), run.interrupted
+
+
+def _stopped_on_the_way(last: Path, steps: int) -> bool:
+    """Whether the run of this checkpoint meant to make `steps` steps and made fewer."""
+    checkpoint = load_checkpoint(str(last))
+    meant: int = OmegaConf.create(checkpoint["config"]).trainer.max_steps
+    return bool(checkpoint["global_step"] < meant == steps)
 
 
 def finished_history(folder: Path, steps: int) -> RunHistory | None:
@@ -213,9 +233,6 @@ def _plain_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     print(f"warning: {message}", file=sys.stderr, flush=True)
 
 
-_failed: list[tuple[int, str]] = []  # exit codes and overrides of a sweep's jobs
-
-
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="train")  # type: ignore[untyped-decorator]
 def _job(cfg: DictConfig) -> None:
     quiet_libraries()
@@ -225,21 +242,22 @@ def _job(cfg: DictConfig) -> None:
     if code and hydra_config.mode == RunMode.MULTIRUN and code != INTERRUPTED:
         words = shlex.join(hydra_config.overrides.task)
         print(f"the job {words} failed; the sweep goes on", file=sys.stderr)
-        _failed.append((code, words))
+        sweep.remember(code, words)
     elif code:
         sys.exit(code)
 
 
 def main() -> None:
     """Check the command line, then let Hydra run it."""
-    _failed.clear()  # of an earlier call in the same process
+    if code := run_guarded(lambda: sweep.begin(sys.argv[1:])):
+        sys.exit(code)
     name_sweep()
     launch(_job, "train")
-    if _failed:
-        print(f"{len(_failed)} of the sweep's jobs failed; each can be repeated alone:", file=sys.stderr)
-        for _, words in _failed:
+    if failed := sweep.failed():
+        print(f"{len(failed)} of the sweep's jobs failed; each can be repeated alone:", file=sys.stderr)
+        for _, words in failed:
             print(f"  {words}", file=sys.stderr)
-        sys.exit(max(code for code, _ in _failed))
+        sys.exit(max(code for code, _ in failed))
 
 
 if __name__ == "__main__":

@@ -65,6 +65,11 @@ class Network:
         self.module = unwrap(module)
         everything = dict(self.module.named_parameters())
         for name, p in everything.items():
+            if hasattr(p, "full_tensor"):  # a DTensor: torch.distributed.fsdp.fully_shard
+                raise InputError(
+                    f"'{name}' is sharded over ranks, and a kernel needs whole parameters: refresh the sample side "
+                    "with a whole copy of the network (docs/distributed.md); the parameter side goes with no shards."
+                )
             if isinstance(p, nn.parameter.UninitializedParameter):
                 label = f"{type(self.module.get_submodule(name.rpartition('.')[0])).__name__} with '{name}'"
                 raise InputError(f"{label} is not initialised yet. Run the network once on an input before its kernel.")

@@ -1,56 +1,77 @@
-"""Ctrl-C ends a run between two steps, with a checkpoint that resumes exactly."""
+"""Ctrl-C, or a cluster that wants its machine back, ends a run between two steps; the checkpoint resumes exactly."""
 
 import signal
 from types import FrameType
 from typing import Any
 
 import pytorch_lightning as pl
+import torch
+
+# Of a person, of whoever ends processes (also SLURM, at a preemption or requeue), of scripts/slurm/train.sbatch.
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
 class GracefulInterrupt(pl.Callback):
-    """The first Ctrl-C finishes the step under way, validates, saves and stops; a second one stops at once.
+    """The first signal finishes the step under way, validates, saves and stops; a second Ctrl-C stops at once.
 
     A signal may arrive anywhere, also in the middle of an optimizer's update, where no state is worth saving. Stopping
-    early makes Lightning validate, and the validation makes ModelCheckpoint write ``last.ckpt``.
+    early makes Lightning validate, and the validation makes ModelCheckpoint write ``last.ckpt``. Lightning's own answer
+    to SIGUSR1 under SLURM saves wherever the signal arrives, and that to SIGTERM not at all: both are replaced.
     """
 
     def __init__(self) -> None:
-        self.interrupted = False
+        self.interrupted = 0  # the signal's number; of several, and over all ranks, the largest
         self.begun = False  # all of a checkpoint has been restored, and training goes on
-        self._previous: Any = None
+        self._previous: dict[signal.Signals, Any] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Take over the signal."""
-        try:
-            self._previous = signal.signal(signal.SIGINT, self._handle)
-        except ValueError:  # not the main thread: nobody can press Ctrl-C there
-            self._previous = None
+        """Take over the signals."""
+        self._previous = {number: signal.getsignal(number) for number in SIGNALS}
+        self._take_over()
 
     def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
-        """Errors from here on are no longer about a checkpoint."""
+        """Again: Lightning has set its handler of SIGTERM in the meantime. Errors no longer are about a checkpoint."""
         self.begun = True
+        self._take_over()
+
+    def _take_over(self) -> None:
+        try:
+            for number in SIGNALS:
+                signal.signal(number, self._handle)
+        except ValueError:  # not the main thread: no signal arrives there
+            self._previous = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.interrupted:
+        if self.interrupted and number == signal.SIGINT:
             raise KeyboardInterrupt
-        self.interrupted = True
-        print("\nStopping after this step; press Ctrl-C again to stop at once without saving.", flush=True)
+        if not self.interrupted:
+            what = "" if number == signal.SIGINT else f"{signal.Signals(number).name}: "
+            print(f"\n{what}Stopping after this step; press Ctrl-C again to stop at once without saving.", flush=True)
+        self.interrupted = max(self.interrupted, number)
+
+    def on_train_batch_start(
+        self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
+    ) -> None:
+        """Log at the steps at which an uninterrupted run logs: Lightning's own count loses one at a stop."""
+        trainer.fit_loop.epoch_loop._batches_that_stepped = trainer.global_step
 
     def on_train_batch_end(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop after the step: gradients that are still being accumulated are in no checkpoint."""
-        if trainer.world_size > 1:  # the signal reaches the processes at different steps
-            self.interrupted = trainer.strategy.reduce_boolean_decision(self.interrupted, all=False)
+        if trainer.world_size > 1:  # the signal reaches the processes at different steps, or one of them only
+            number = torch.tensor(self.interrupted, device=trainer.strategy.root_device)
+            self.interrupted = int(trainer.strategy.reduce(number, reduce_op="max"))
         if self.interrupted and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             trainer.should_stop = True
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
-        """Give the signal back."""
+        """Give the signals back."""
         self.give_back()
 
     def give_back(self) -> None:
-        """Restore the handler; Lightning calls no teardown after an error and puts back the handlers it found."""
-        if self._previous is not None:
-            signal.signal(signal.SIGINT, self._previous)
-            self._previous = None
+        """Restore the handlers; Lightning calls no teardown after an error and puts back the handlers it found."""
+        for number, handler in self._previous.items():
+            if handler is not None:  # not one of Python's
+                signal.signal(number, handler)
+        self._previous = {}

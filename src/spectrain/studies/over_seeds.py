@@ -70,9 +70,10 @@ class OverSeeds:
             if self.curve not in run.history:
                 raise InputError(f"study.curve={self.curve} is not in history.csv; it has {', '.join(run.history)}.")
             n = len(run.history["step"])
-            columns: list[list[Any]] = [list(run.history[key]) for key in ("cpu_seconds", "step", self.curve)]
-            for key, column in zip(parts, [[way] * n, [seed] * n, *columns], strict=True):
-                parts[key].extend(column)
+            columns = [list(run.history[key]) for key in ("cpu_seconds", "step", self.curve)]
+            rows: list[list[Any]] = [[way] * n, [seed] * n, *columns]
+            for key, row in zip(parts, rows, strict=True):
+                parts[key].extend(row)
         return {**{k: np.array(v) for k, v in parts.items()}, "label": self.curve, "target": float("nan")}
 
 

@@ -1,0 +1,47 @@
+"""The jobs of a sweep that failed, in this process or in jobs of a cluster, which tell by a file."""
+
+import importlib.util
+import os
+import secrets
+from collections.abc import Sequence
+from pathlib import Path
+
+from spectrain.errors import InputError
+
+_FILE = "SPECTRAIN_FAILED_JOBS"  # from the sweep to its jobs; their machines share the present folder
+_failed: list[tuple[int, str]] = []  # exit codes and overrides
+
+
+def begin(argv: Sequence[str]) -> None:
+    """Forget an earlier sweep in this process, and prepare for one on a cluster.
+
+    Raises:
+        InputError: it needs submitit, which is not installed.
+    """
+    _failed.clear()
+    os.environ.pop(_FILE, None)
+    launcher = next((word.partition("=")[2] for word in argv if word.startswith("hydra/launcher=")), "basic")
+    if launcher == "basic":
+        return
+    if importlib.util.find_spec("submitit") is None:
+        raise InputError(f'hydra/launcher={launcher} needs submitit; install it: pip install "spectrain[slurm]".')
+    os.environ[_FILE] = str(Path.cwd() / f".failed-jobs-{secrets.token_hex(4)}")
+
+
+def remember(code: int, words: str) -> None:
+    """One job failed."""
+    if _FILE in os.environ:
+        with Path(os.environ[_FILE]).open("a") as file:
+            file.write(f"{code} {words}\n")
+    else:
+        _failed.append((code, words))
+
+
+def failed() -> list[tuple[int, str]]:
+    """Exit codes and overrides of the jobs that failed."""
+    path = Path(os.environ.pop(_FILE, ""))
+    if not path.is_file():
+        return list(_failed)
+    lines = [line.partition(" ") for line in path.read_text().splitlines()]
+    path.unlink()
+    return [(int(code), words) for code, _, words in lines]

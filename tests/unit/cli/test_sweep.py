@@ -1,0 +1,42 @@
+"""Failed jobs of a sweep are known here, wherever they ran."""
+
+import importlib.util
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from spectrain.cli import sweep
+from spectrain.errors import InputError
+
+
+@pytest.fixture(autouse=True)
+def forget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    yield
+    sweep.begin([])
+
+
+def test_jobs_in_this_process() -> None:
+    sweep.begin(["-m", "seed=0,1"])
+    sweep.remember(2, "seed=0")
+    assert sweep.failed() == [(2, "seed=0")]
+    sweep.begin(["-m", "seed=0,1"])
+    assert sweep.failed() == []
+
+
+def test_jobs_in_other_processes_tell_by_a_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: name)
+    sweep.begin(["-m", "seed=0,1", "hydra/launcher=slurm"])
+    sweep._failed.append((1, "of this process"))  # which a job elsewhere cannot reach
+    sweep.remember(2, "seed=0 data.path='a b'")
+    sweep.remember(1, "seed=1")
+    assert sweep.failed() == [(2, "seed=0 data.path='a b'"), (1, "seed=1")]
+    assert list(Path().iterdir()) == [] and "SPECTRAIN_FAILED_JOBS" not in os.environ
+
+
+def test_without_submitit_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(InputError, match=r'pip install "spectrain\[slurm\]"'):
+        sweep.begin(["-m", "hydra/launcher=slurm"])
