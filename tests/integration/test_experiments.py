@@ -106,7 +106,6 @@ def test_a_checkpoint_is_evaluated(experiment: str, tmp_path: Path) -> None:
         (["experiment=tabular", "data.task=ranking"], ["data.task='ranking'", "classification"]),
         (["experiment=tabular", "data.test=1.5"], ["data.test=1.5", "share"]),
         (["experiment=tabular", "data.validation=0"], ["data.validation=0", "share"]),
-        (["experiment=tabular", "data.target=age"], ["data.target='age'"]),
         (["experiment=grokking", "data.train_share=1"], ["data.train_share=1", "share"]),
         (["experiment=digits", "data.standardize=none"], ["data.standardize='none'"]),
         (["experiment=grokking", "data.modulus=1"], ["data.modulus=1"]),

@@ -3,6 +3,7 @@
 Shapes: N rows, m columns, d inputs, C outputs.
 """
 
+import warnings
 from functools import cached_property, partial
 from typing import Any
 
@@ -13,7 +14,7 @@ from sklearn import datasets
 
 from spectrain.data.files import Sheet, is_number, nearest, read_sheet
 from spectrain.data.rows import RowsDataModule, check_choice, share
-from spectrain.errors import InputError
+from spectrain.errors import InputError, SpectrainWarning
 from spectrain.kernels import infinite_width_ntk
 from spectrain.regression import KernelRegression
 
@@ -124,6 +125,12 @@ def _load(path: Any, target: Any, delimiter: str | None, task: str) -> tuple[Flo
             raise InputError(
                 f"data.path={path} is not a table shipped with scikit-learn{nearest(name, SETS, BUNDLED)}; there are "
                 f"{', '.join(SETS)}."
+            )
+        if target != -1:
+            warnings.warn(
+                f"data.target={target} has no effect with data.path={path}, which has a target of its own.",
+                SpectrainWarning,
+                stacklevel=3,
             )
         x, y = getattr(datasets, f"load_{name}")(return_X_y=True)
         return np.asarray(x, np.float64), y, SETS[name] if task == "auto" else task

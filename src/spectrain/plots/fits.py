@@ -26,10 +26,7 @@ def signal_figure(
 ) -> Figure:
     """The signal with the fit, the residual below it, and the amplitudes of both per frequency (channels together)."""
     figure = new_figure(4.6)
-    top, below, spectrum = (
-        figure.add_subplot(grid)
-        for grid in (figure.add_gridspec(2, 2, height_ratios=(1, 1))[k] for k in ((0, slice(0, 2)), (1, 0), (1, 1)))
-    )
+    top, below, spectrum = figure.subplot_mosaic([["top", "top"], ["below", "spectrum"]]).values()
     for c in range(target.shape[1]):
         top.plot(x, target[:, c], color=UNRESOLVED, lw=2.4, label="signal" if c == 0 else None)
         top.plot(x, fit[:, c], color=COLOURS[c % 2], lw=0.9, label="fit" if c == 0 else None)
