@@ -19,7 +19,7 @@ from spectrain.cli import build
 from spectrain.cli.allowlist import check_targets, targets
 from spectrain.cli.choose_map import is_auto
 from spectrain.cli.config_dir import config_dir
-from spectrain.cli.validation import RULES, validate
+from spectrain.cli.validation import OF_EVALUATION, RULES, validate
 
 CONF = Path(__file__).parents[1] / "conf"
 FILES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*.yaml"))
@@ -44,7 +44,7 @@ def accepted(*overrides: str, name: str = "train") -> DictConfig:
     """Compose, resolve every interpolation, validate, check every target."""
     cfg = compose(name, list(overrides))
     OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)
-    validate(cfg)
+    validate(cfg, OF_EVALUATION if name == "evaluate" else None)
     check_targets(cfg)
     for key, target in targets(OmegaConf.to_container(cfg, resolve=True)):
         assert target is None or callable(get_object(target)), key

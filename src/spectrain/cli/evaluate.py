@@ -21,7 +21,7 @@ from spectrain.cli.launch import launch
 from spectrain.cli.physics import is_physics
 from spectrain.cli.run_folder import load_checkpoint
 from spectrain.cli.train import quiet_libraries
-from spectrain.cli.validation import validate
+from spectrain.cli.validation import OF_EVALUATION, validate
 from spectrain.data import read_image
 from spectrain.data.image import coordinate_grid
 from spectrain.errors import InputError
@@ -43,7 +43,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     checkpoint = load_checkpoint(cfg.ckpt_path)
     run = OmegaConf.create(checkpoint["config"])
     assert isinstance(run, DictConfig)
-    validate(cfg)
+    validate(cfg, OF_EVALUATION)
     check_targets(run, cfg.allow_targets)
     if is_physics(run):
         raise InputError(

@@ -23,6 +23,7 @@ FIXED_ON_RESUME = (
     "spectral_map",
     "spectrum",
     "seed",
+    "size",
     "trainer.accumulate_grad_batches",
 )
 

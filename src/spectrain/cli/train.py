@@ -29,6 +29,7 @@ from spectrain.cli.physics import is_physics, train_physics
 from spectrain.cli.processes import agreed_folder, check_processes
 from spectrain.cli.rank import is_first
 from spectrain.cli.run_folder import choose_run_folder, load_checkpoint, make_run_folder, resumed_config
+from spectrain.cli.study import run_study
 from spectrain.cli.validation import validate
 from spectrain.errors import InputError
 from spectrain.lightning import (
@@ -66,6 +67,8 @@ def train(cfg: DictConfig, overrides: list[str] | None = None, task: str = "imag
         InputError: anything in the configuration or the files it names cannot be used. Nothing is then written.
         KeyboardInterrupt: Ctrl-C, after the state has been saved.
     """
+    if build.is_on(cfg, "study"):
+        return run_study(cfg, overrides or [], task, train)
     if cfg.ckpt_path is not None:
         cfg = resumed_config(cfg, load_checkpoint(cfg.ckpt_path), overrides or [])
     validate(cfg)

@@ -8,7 +8,7 @@ put into the configuration as a number; every other text in place of a number is
 import functools
 import math
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -98,7 +98,7 @@ RULES: dict[str, Rule] = {
     "paths.output_dir": path,
     "paths.run_dir": optional(path),
     "output_dir": optional(path),
-    "size": optional(positive_int),
+    "size": choice("default", "paper"),
     "budget": positive_float,
     "seeds": seed_list,
     "rates": positive_list,
@@ -174,6 +174,8 @@ RULES: dict[str, Rule] = {
     "spectral_map.hi": positive_int,
     "spectral_map.leak": positive_float,
 }
+# What the evaluation program means by a key of the same name.
+OF_EVALUATION = {"size": optional(positive_int)}
 # Groups whose keys mean something else in a class of the user's own; the rules then leave them to that class.
 _OWN_CLASS_GROUPS = ("model", "data", "optimizer", "schedule", "preconditioner", "spectral_map")
 _KNOWN_CLASSES = ("spectrain.", "torch.optim.", "pytorch_optimizer.")
@@ -181,15 +183,16 @@ _ABSENT = object()
 _SCIENTIFIC = re.compile(r"[+-]?(\d+\.?\d*|\.\d+)[eE][+-]?\d+")
 
 
-def validate(cfg: DictConfig) -> None:
+def validate(cfg: DictConfig, own: Mapping[str, Rule] | None = None) -> None:
     """Check every key of the table that the configuration has, and the keys that must fit each other.
 
-    A number with a fraction that was given as a text in scientific notation is put into `cfg` as a number.
+    `own` are the rules of a program whose key means something else than the training program's. A number with a
+    fraction that was given as a text in scientific notation is put into `cfg` as a number.
 
     Raises:
         InputError: naming the key, what was given and what is allowed.
     """
-    for key, rule in RULES.items():
+    for key, rule in (RULES | dict(own or {})).items():
         if not _is_own_class(cfg, key.split(".")[0]):
             _check(cfg, key, rule)
     check_combinations(functools.partial(_known, cfg))

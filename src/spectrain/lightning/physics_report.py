@@ -48,7 +48,7 @@ def finish_physics(
         _write_vtk(folder / "field.vtk", arrays, data)
         drawn = draw_figures(folder / "figures", module, data, history, arrays) if figures else []
         print_table(folder, summary)
-        show(trainer, summary, drawn)
+        show(trainer.loggers, summary, drawn, step=trainer.global_step)
     return summary
 
 

@@ -5,6 +5,7 @@ import platform
 import resource
 import subprocess
 import sys
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pytorch_lightning as pl
 import torch
 import wandb
 from matplotlib.figure import Figure
-from pytorch_lightning.loggers import TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers import Logger, TensorBoardLogger, WandbLogger
 from rich.console import Console
 from rich.table import Table
 
@@ -52,7 +53,7 @@ def finish_run(
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
         drawn = draw_figures(folder / "figures", module, history, spectrum, baseline) if figures else []
         print_table(folder, summary)
-        show(trainer, summary, drawn)
+        show(trainer.loggers, summary, drawn, step=trainer.global_step)
     return summary
 
 
@@ -205,9 +206,11 @@ def print_table(folder: Path, summary: dict[str, Any]) -> None:
     Console(file=sys.stdout, highlight=False, width=200).print(table)
 
 
-def show(trainer: pl.Trainer, summary: dict[str, Any], drawn: list[tuple[str, Path, Figure]]) -> None:
+def show(
+    loggers: Iterable[Logger], summary: dict[str, Any], drawn: list[tuple[str, Path, Figure]], *, step: int
+) -> None:
     """Send figures and summary to the run's trackers."""
-    for logger in trainer.loggers:
+    for logger in loggers:
         if isinstance(logger, WandbLogger):
             logger.experiment.log({f"figures/{name}": wandb.Image(str(path)) for name, path, _ in drawn})
             logger.experiment.summary.update({f"final/{key}": value for key, value in summary.items()})
@@ -217,7 +220,7 @@ def show(trainer: pl.Trainer, summary: dict[str, Any], drawn: list[tuple[str, Pa
                 print(f"to see the run in Weights & Biases: wandb sync {' '.join(map(str, parts))}")
         elif isinstance(logger, TensorBoardLogger):
             for name, _, figure in drawn:
-                logger.experiment.add_figure(f"figures/{name}", figure, trainer.global_step)
+                logger.experiment.add_figure(f"figures/{name}", figure, step)
 
 
 def _safety_summary(module: WideNetworkModule) -> dict[str, Any]:

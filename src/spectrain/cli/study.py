@@ -1,0 +1,113 @@
+"""``experiment=NAME`` where the experiment is a study of many parts: from configuration to figures and summary."""
+
+import contextlib
+import csv
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from hydra.utils import get_object
+from omegaconf import DictConfig, OmegaConf
+
+from spectrain.cli import build
+from spectrain.cli.allowlist import check_targets
+from spectrain.cli.overrides import composed
+from spectrain.cli.run_folder import choose_run_folder, make_run_folder
+from spectrain.cli.validation import validate
+from spectrain.errors import InputError
+from spectrain.lightning.study_report import finish_study
+from spectrain.studies import Cells, Trained
+
+# What a study itself reads of the configuration. Other overrides are for the runs that it trains, if it trains any.
+OWN_KEYS = ("study", "experiment", "paths", "logger", "figures", "show_traceback", "seed")
+OF_BOTH = ("size", "allow_targets")
+
+
+def run_study(
+    cfg: DictConfig, overrides: Sequence[str], name: str, train: Callable[[DictConfig], dict[str, Any]]
+) -> dict[str, Any]:
+    """Run the study of `cfg`, or go on with the one that lies in ``paths.run_dir``; return its summary.
+
+    `overrides` are the command line's, `train` is the training program's own function.
+
+    Raises:
+        InputError: a setting cannot be used, or has no effect here.
+        KeyboardInterrupt: Ctrl-C; what is finished is kept.
+    """
+    validate(cfg)
+    check_targets(cfg, cfg.allow_targets)
+    if cfg.ckpt_path is not None:
+        raise InputError("ckpt_path resumes one run; a study goes on when it is started again with its paths.run_dir.")
+    passed_on = [word for word in overrides if _key(word) not in OWN_KEYS]
+    without_effect = [word for word in passed_on if _key(word) not in OF_BOTH]
+    if without_effect and not _trains(cfg):
+        raise InputError(
+            f"{', '.join(without_effect)} has no effect on this experiment, which does not train by the configured "
+            "run; its own settings are the keys study.NAME (--cfg job lists them)."
+        )
+    study = build.build(cfg, "study")
+    folder = _study_folder(cfg, name)
+
+    def train_cell(words: Sequence[str], place: Path) -> Trained:
+        return _train_cell([*passed_on, *words], place, train)
+
+    if not (folder / "config.yaml").exists():
+        make_run_folder(folder, cfg)
+    cfg.paths.run_dir = str(folder)
+    logger = build.build(cfg, "logger")
+    if logger is not None:
+        logger.log_hyperparams(OmegaConf.to_container(cfg, resolve=True))
+    print(f"run folder: {folder}", flush=True)
+    try:
+        findings = study.run(Cells(folder / "cells", train_cell, say=lambda line: print(line, flush=True)))
+    except KeyboardInterrupt:
+        print(f"Stopped. Start it again with paths.run_dir={folder} to go on; finished parts are kept.")
+        raise
+    return finish_study(folder, findings, logger, figures=cfg.figures)
+
+
+def _key(word: str) -> str:
+    return word.split("=", 1)[0].lstrip("+~").split("@")[0].split(".")[0]
+
+
+def _trains(cfg: DictConfig) -> bool:
+    return bool(getattr(get_object(cfg.study["_target_"]), "trains", False))
+
+
+def _study_folder(cfg: DictConfig, name: str) -> Path:
+    """A new folder, or that of the same study, stopped before."""
+    if cfg.paths.run_dir is None:
+        return choose_run_folder(cfg, name)
+    folder = Path(cfg.paths.run_dir)
+    earlier = folder / "config.yaml"
+    if not earlier.exists() or not (folder / "cells").exists():
+        return choose_run_folder(cfg, name)
+    if _settings(OmegaConf.load(earlier)) != _settings(cfg):
+        raise InputError(
+            f"paths.run_dir={folder} holds an experiment with other settings; give another folder, or the same "
+            f"overrides as in {earlier}."
+        )
+    return folder
+
+
+def _settings(cfg: Any) -> dict[str, Any]:
+    """All that the numbers depend on."""
+    plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    return {key: plain[key] for key in plain if key not in ("paths", "logger", "figures", "show_traceback")}
+
+
+def _train_cell(words: Sequence[str], place: Path, train: Callable[[DictConfig], dict[str, Any]]) -> Trained:
+    """Train in `place`, unless a finished run lies there; what the run says goes into a file beside it."""
+    if not (place / "summary.json").exists():
+        shutil.rmtree(place, ignore_errors=True)  # of a study that was stopped in the middle of it
+        cfg = composed([*words, "logger=none", "baseline=false", f"paths.run_dir='{place}'"])
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with place.with_name(f"{place.name}.log").open("w") as log, contextlib.redirect_stdout(log):
+            train(cfg)
+    with (place / "history.csv").open(newline="") as file:
+        rows = list(csv.DictReader(file))
+    columns = {key: np.array([float(row[key] or "nan") for row in rows]) for key in rows[0]} if rows else {}
+    return Trained(columns, json.loads((place / "summary.json").read_text()))

@@ -1,0 +1,75 @@
+"""The parts of a study, each computed once and kept, so that a stopped study goes on where it was."""
+
+import os
+import re
+import time
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from spectrain.errors import InputError
+
+
+@dataclass(frozen=True)
+class Trained:
+    """One run of the training program: the columns of its history.csv, and its summary.json."""
+
+    history: Mapping[str, np.ndarray]
+    summary: Mapping[str, Any]
+
+
+# Trains with these overrides in this folder, or reads what lies there if that run was finished.
+Train = Callable[[Sequence[str], Path], Trained]
+
+
+class Cells:
+    """Computes the cells of a study, and keeps what came of each in `folder`.
+
+    `train` runs the training program, for `train()`. `total`, which the study sets, is for the progress lines.
+    """
+
+    def __init__(self, folder: Path, train: Train | None = None, say: Callable[[str], None] = print) -> None:
+        self.folder, self.total = folder, 0
+        self._train, self._say, self._done = train, say, 0
+
+    def __call__(self, name: str, compute: Callable[[], Mapping[str, Any]]) -> dict[str, np.ndarray]:
+        """What `compute` returns (numbers, arrays or texts by name), computed now or in an earlier part of the study.
+
+        Raises:
+            InputError: the file of an earlier part is broken.
+        """
+        path = self._path(f"{name}.npz")
+        start = time.perf_counter()
+        if not path.exists():
+            values = {key: np.asarray(value) for key, value in compute().items()}
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part = path.with_suffix(".part")
+            with part.open("wb") as file:
+                np.savez(file, **values)  # type: ignore[arg-type]
+            os.replace(part, path)  # a cell that was stopped while it was written is computed again
+        self._progress(name, start)
+        try:
+            with np.load(path) as stored:
+                return {key: stored[key] for key in stored.files}
+        except (ValueError, OSError, zipfile.BadZipFile) as error:
+            raise InputError(f"{path} is broken; remove it, and the study computes it again.") from error
+
+    def train(self, name: str, words: Sequence[str]) -> Trained:
+        """One run of the training program with the overrides `words`."""
+        assert self._train is not None, "this study declares trains = False"
+        start = time.perf_counter()
+        trained = self._train(words, self._path(name))
+        self._progress(name, start)
+        return trained
+
+    def _path(self, name: str) -> Path:
+        return self.folder / re.sub(r"[^\w.=+-]+", "_", name)
+
+    def _progress(self, name: str, start: float) -> None:
+        self._done += 1
+        of = f"/{self.total}" if self.total else ""
+        self._say(f"[{self._done}{of}] {name} ({time.perf_counter() - start:.1f} s)")
