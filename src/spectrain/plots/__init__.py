@@ -10,7 +10,7 @@ from spectrain.plots.figures import (
 from spectrain.plots.physics import convergence_figure, kernel_figure, map_figure, profile_figure, save_animation
 from spectrain.plots.race import pictures_figure, race_figure
 from spectrain.plots.style import load_arrays, save_figure, svg_text
-from spectrain.plots.theory import decay_figure, maps_figure, rate_figure
+from spectrain.plots.theory import decay_figure, learning_steps_figure, maps_figure, rate_figure, strength_figure
 
 __all__ = [
     "band_energy_figure",
@@ -18,6 +18,7 @@ __all__ = [
     "convergence_figure",
     "decay_figure",
     "kernel_figure",
+    "learning_steps_figure",
     "load_arrays",
     "map_figure",
     "maps_figure",
@@ -30,5 +31,6 @@ __all__ = [
     "save_animation",
     "save_figure",
     "spectrum_figure",
+    "strength_figure",
     "svg_text",
 ]
