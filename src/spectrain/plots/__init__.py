@@ -1,5 +1,6 @@
 """Figures of a run, from plain arrays, with the numbers behind them."""
 
+from spectrain.plots.bias import bias_figure, ring_names, save_bias_animation
 from spectrain.plots.figures import (
     band_energy_figure,
     band_names,
@@ -10,11 +11,13 @@ from spectrain.plots.figures import (
 from spectrain.plots.physics import convergence_figure, kernel_figure, map_figure, profile_figure, save_animation
 from spectrain.plots.race import pictures_figure, race_figure
 from spectrain.plots.style import load_arrays, save_figure, svg_text
-from spectrain.plots.theory import decay_figure, learning_steps_figure, maps_figure, rate_figure, strength_figure
+from spectrain.plots.theory import batch_size_figure, decay_figure, learning_steps_figure, maps_figure, rate_figure, strength_figure
 
 __all__ = [
     "band_energy_figure",
     "band_names",
+    "batch_size_figure",
+    "bias_figure",
     "convergence_figure",
     "decay_figure",
     "kernel_figure",
@@ -28,7 +31,9 @@ __all__ = [
     "race_figure",
     "rate_figure",
     "reconstruction_figure",
+    "ring_names",
     "save_animation",
+    "save_bias_animation",
     "save_figure",
     "spectrum_figure",
     "strength_figure",

@@ -161,12 +161,12 @@ def band_energy_figure(
     figure = new_figure(3.2)
     axes = figure.subplots(1, 2)
     # One hue from dark (first modes) to light: the bands have an order, a list of hues would hide it.
-    shades = _shades(len(names))
+    colours = shades(len(names))
     for b, name in enumerate(names):
         for axis, line in zip(axes, (values[:, b], values[:, b] / _first(values[:, b])), strict=True):
-            axis.plot(steps, line, color=shades[b], label=name, **_dots(len(steps)))
+            axis.plot(steps, line, color=colours[b], label=name, **_dots(len(steps)))
     for axis in axes:
-        _step_axis(axis, steps)
+        step_axis(axis, steps)
     axes[0].set(yscale="log", title="Energy of the residual", ylabel="energy per point (sum: |f − y|² / n)")
     axes[1].set(yscale="log", title="Relative to the start", ylabel="energy / energy at the start")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=min(4, len(names)))
@@ -187,11 +187,13 @@ def _first(values: Array) -> float:
     return float(known[0]) if len(known) else 1.0
 
 
-def _shades(count: int) -> list[Any]:
+def shades(count: int) -> list[Any]:
+    """Colours from dark to light, for curves that have an order."""
     return [matplotlib.colormaps["viridis"](x) for x in np.linspace(0, 0.85, count)]
 
 
-def _step_axis(axis: Axes, steps: Array) -> None:
+def step_axis(axis: Axes, steps: Array) -> None:
+    """Steps on a logarithmic axis that has room for step 0."""
     # symlog: step 0, where everything starts, has no place on a logarithmic axis
     axis.set_xscale("symlog", linthresh=max(1, steps[steps > 0].min(initial=steps.max())), linscale=0.3)
     axis.set(xlabel="optimizer steps", xlim=(min(0, steps.min()), max(1, steps.max()) * 1.05))

@@ -150,3 +150,40 @@ def strength_figure(
         line[0].set_ylabel("mean squared test error")
     figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(noise))
     return figure
+
+
+@styled
+def batch_size_figure(
+    batch_size: Int[Array, " B"],
+    predicted: Float[Array, "2 B"],
+    measured: Float[Array, "M B"],
+    critical: Float[Array, " 2"],
+    method: Sequence[str] | Array,
+) -> Figure:
+    """Steps to a goal (left) and the gain over the first method (right) against the batch size.
+
+    Theory, as lines, is for plain descent and for any of the preconditioned methods; the vertical lines are where it says
+    that larger batches stop to pay. Networks are dots; nan: never reached.
+    """
+    sizes, steps = np.asarray(batch_size), np.asarray(measured, float)
+    lines = np.asarray(predicted, float)
+    figure = new_figure(3.1)
+    axes = figure.subplots(1, 2)
+    for m, label in enumerate(("theory, plain", "theory, preconditioned")):
+        axes[0].plot(sizes, lines[m], color=COLOURS[m], label=label)
+        for axis in axes:
+            axis.axvline(float(critical[m]), color=COLOURS[m], lw=0.9, ls=":")
+    axes[1].plot(sizes, lines[0] / lines[1], color=COLOURS[1])
+    for m, label in enumerate(method):
+        dots = {"color": COLOURS[m], "lw": 0, "marker": "os^"[m % 3], "ms": 4.5}
+        axes[0].plot(sizes, steps[m], label=str(label), **dots)
+        if m:
+            axes[1].plot(sizes, steps[0] / steps[m], **dots)
+    axes[0].set(ylabel="steps until it is learned", title="Dotted: critical batch size")
+    axes[1].set(ylabel="times fewer steps than plain", title="Gain")
+    for axis in axes:
+        axis.set(xscale="log", yscale="log", xlabel="batch size")
+        axis.set_xticks(sizes, [str(size) for size in sizes])
+        axis.xaxis.set_minor_locator(NullLocator())
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    return figure

@@ -1,9 +1,11 @@
 """Experiments that are more than one run, each ending in one figure: a class with ``run(cells) -> Findings``."""
 
+from spectrain.studies.batch_size import BatchSizeStudy
 from spectrain.studies.cells import Cells, Trained
 from spectrain.studies.circle import CircleStudy
 from spectrain.studies.findings import Findings
 from spectrain.studies.generalisation import GeneralisationStudy
+from spectrain.studies.spectral_bias import SpectralBiasStudy
 from spectrain.studies.width import SameSolutionStudy, WidthStudy
 
-__all__ = ["Cells", "CircleStudy", "Findings", "GeneralisationStudy", "SameSolutionStudy", "Trained", "WidthStudy"]
+__all__ = ["BatchSizeStudy", "Cells", "CircleStudy", "Findings", "GeneralisationStudy", "SameSolutionStudy", "SpectralBiasStudy", "Trained", "WidthStudy"]

@@ -55,7 +55,7 @@ class CircleStudy:
     degrees: Sequence[int] = field(default_factory=lambda: list(range(1, 9)))
     sphere_points: int = 200
     most_steps: int = 20_000
-    most_steps_on_sphere: int = 1_000
+    most_steps_on_sphere: int = 1_500
 
     def __post_init__(self) -> None:
         check_whole(self, "width", "frequencies", "points", "degrees", "sphere_points", "most_steps")

@@ -97,7 +97,7 @@ class WidthStudy:
                     distance[j, w, s], distance[2 + j, w, s] = cell["own"], cell["limit"]
                     worst = max(worst, float(cell["left"]))
         mean = distance.mean(2)
-        names = ["own kernel, S = I", f"own kernel, flatten({RANK})", "limit kernel, S = I", f"limit, flatten({RANK})"]
+        names = ["own kernel, S = I", f"own kernel, flatten({RANK})", "limit kernel, S = I", f"limit kernel, flatten({RANK})"]
         slopes = [_slope(self.widths, row) for row in mean]
         headline = {
             "slope_own_kernel": slopes[0],
