@@ -39,13 +39,13 @@ def bias_figure(
     figure = new_figure(4.8)
     axes = figure.subplots(2, len(method), sharex=True, sharey=True, squeeze=False)
     rows = ((bands, band_names(last_mode)), (rings, ring_names(edge)))
-    for line, (values, names) in zip(axes, rows, strict=True):
+    for row, (line, (values, names)) in enumerate(zip(axes, rows, strict=True)):
         colours = shades(len(names))
         for m, axis in enumerate(line):
             for b, name in enumerate(names):
                 axis.plot(step, np.asarray(values)[m, :, b], color=colours[b], label=name)
             step_axis(axis, np.asarray(step))
-            axis.set(yscale="log", ylim=(1e-4, 2), title=str(method[m]) if line is axes[0] else "", xlabel="")
+            axis.set(yscale="log", ylim=(1e-4, 2), title="" if row else str(method[m]), xlabel="")
         line[0].set_ylabel("share of the energy left")
         line[-1].legend(loc="center left", bbox_to_anchor=(1.02, 0.5))
     for axis in axes[-1]:
@@ -88,6 +88,5 @@ def save_bias_animation(
                 line.set_ydata(values[t])
             return []
 
-        # The last picture stays for a second.
-        frames = [*range(len(step)), *[len(step) - 1] * 8]
+        frames = [*range(len(step)), *[len(step) - 1] * 6]  # the last picture stays for a while
         FuncAnimation(figure, draw, frames=frames).save(str(path), writer=PillowWriter(fps=8))

@@ -122,7 +122,8 @@ class BatchSizeStudy:
         base: torch.optim.Optimizer = torch.optim.SGD(network.parameters(), lr=eta)
         optimizer = base if P is None else P.wrap(base)
         generator = torch.Generator().manual_seed(1000 + seed)
-        start, look = float((network(x) - y).norm()), 1
+        with torch.no_grad():
+            start, look = float((network(x) - y).norm()), 1
         for t in range(1, self.most_steps + 1):
             batch = torch.randperm(len(x), generator=generator)[:m]
             out = network(x[batch]) if P is None else P.run(network, x[batch], batch)
