@@ -11,7 +11,14 @@ from spectrain.plots.figures import (
 from spectrain.plots.physics import convergence_figure, kernel_figure, map_figure, profile_figure, save_animation
 from spectrain.plots.race import pictures_figure, race_figure
 from spectrain.plots.style import load_arrays, save_figure, svg_text
-from spectrain.plots.theory import batch_size_figure, decay_figure, learning_steps_figure, maps_figure, rate_figure, strength_figure
+from spectrain.plots.theory import (
+    batch_size_figure,
+    decay_figure,
+    learning_steps_figure,
+    maps_figure,
+    rate_figure,
+    strength_figure,
+)
 
 __all__ = [
     "band_energy_figure",

@@ -4,6 +4,7 @@ Shapes: M methods, T steps, B bands of modes, R rings of frequency, F radii, H r
 """
 
 from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ Array = np.ndarray
 def ring_names(edge: Sequence[int] | Array) -> list[str]:
     """["frequencies 0–1", "frequencies 2–3", "4 and above"] for edges [0, 2, 4], the first of each ring."""
     edges = [int(e) for e in edge]
-    inner = [f"frequencies {a}–{b - 1}" for a, b in zip(edges[:-1], edges[1:], strict=True)]
+    inner = [f"frequencies {a}–{b - 1}" for a, b in pairwise(edges)]
     return [*inner, f"{edges[-1]} and above"]
 
 

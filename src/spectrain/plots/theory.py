@@ -162,8 +162,8 @@ def batch_size_figure(
 ) -> Figure:
     """Steps to a goal (left) and the gain over the first method (right) against the batch size.
 
-    Theory, as lines, is for plain descent and for any of the preconditioned methods; the vertical lines are where it says
-    that larger batches stop to pay. Networks are dots; nan: never reached.
+    Theory, as lines, is for plain descent and for either side's preconditioner; the vertical lines are where it says
+    that larger batches stop paying. Networks are dots; nan: never reached.
     """
     sizes, steps = np.asarray(batch_size), np.asarray(measured, float)
     lines = np.asarray(predicted, float)
@@ -185,5 +185,5 @@ def batch_size_figure(
         axis.set(xscale="log", yscale="log", xlabel="batch size")
         axis.set_xticks(sizes, [str(size) for size in sizes])
         axis.xaxis.set_minor_locator(NullLocator())
-    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=5)
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
     return figure

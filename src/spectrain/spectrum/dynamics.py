@@ -88,7 +88,7 @@ def steps_to_fit(
 ) -> float:
     """The first t with |r_t| <= tolerance |r_0| for this residual, of all modes together; inf where there is none.
 
-    |r_t|^2 = sum_i (1 - eta g_i)^2t (v_i . r_0)^2 + what lies outside the k modes. It falls with t, so bisection finds t.
+    |r_t|^2 = sum_i (1 - eta g_i)^2t (v_i . r_0)^2 + what lies outside the k modes. It falls, so bisection finds t.
     Raises InputError as `steps_to_tolerance`.
     """
     _check(step_size, 0.0)
@@ -100,7 +100,9 @@ def steps_to_fit(
     total = float(r.square().sum())
     outside = total - float(energy.sum())
     if float(left.max()) > 1:
-        raise InputError(f"step_size={step_size} must be at most 2 / g_max, {largest_step_size(spectrum, spectral_map):.3g}.")
+        raise InputError(
+            f"step_size={step_size} must be at most 2 / g_max, {largest_step_size(spectrum, spectral_map):.3g}."
+        )
 
     def fits(t: int) -> bool:
         return float((left ** (2 * t) * energy).sum()) + outside <= tolerance**2 * total

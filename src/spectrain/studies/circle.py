@@ -21,7 +21,7 @@ from spectrain.studies.settings import check_number, check_whole
 from spectrain.studies.two_layer import circle, even_angles, sphere, two_layer, two_layer_limit, wave, zonal
 
 METHODS = ("gradient descent", "with S")
-# Of the largest stable step size: for gradient descent nearly all of it, for equal modes the half that learns them at once.
+# Of the largest stable step size: nearly all for gradient descent, and the half that learns equal modes at once.
 SHARES = (0.9, 0.5)
 
 

@@ -46,7 +46,7 @@ def descend(
 def measured_rate(
     network: nn.Module, x: Tensor, preconditioner: Preconditioner | None, share: float, rank: int, every: int
 ) -> Rate:
-    """eta = share * 2 / lambda_max(K S / n), with S of the `rank` leading modes; both taken anew every `every` steps."""
+    """eta = share * 2 / lambda_max(K S / n), with S of the `rank` leading modes; both anew every `every` steps."""
     eta = 0.0
 
     def rate(t: int) -> float:

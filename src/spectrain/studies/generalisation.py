@@ -5,6 +5,7 @@ Letters: n training points, m test points, T step counts, A strengths.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -42,10 +43,10 @@ class GeneralisationStudy:
     """Error on clean unseen points against alpha, g = lambda (max(lambda, c) / c)^-alpha on the first `rank` modes.
 
     alpha < 0 raises the head, 0 is plain descent, 1 flattens. Targets of mean square one: "aligned" sqrt(2) cos(a), in
-    the kernel's first modes, "misaligned" sqrt(2) cos(6 a). Steps of 1/g_max; the error at the best time (in hindsight,
-    of `steps`) and after `fixed` steps. Theory: the same descent on the kernel of infinite
-    width, `predict_descent`, which is what `suggest_spectral_map` chooses by. `height` scales target and noise alike, to
-    keep the network lazy (see `CircleStudy`).
+    the kernel's first modes, "misaligned" sqrt(2) cos(6 a). Steps of 1/g_max; the error at the best time (in
+    hindsight, of `steps`) and after `fixed` steps. Theory: the same descent on the kernel of infinite width,
+    `predict_descent`, which is what `suggest_spectral_map` chooses by. `height` scales target and noise alike, to keep
+    the network lazy (see `CircleStudy`).
     """
 
     seed: int = 0
@@ -81,7 +82,7 @@ class GeneralisationStudy:
                 for s in range(self.seeds):
                     cell = cells(
                         f"{target}, noise {noise:g}, seed {s}",
-                        lambda target=target, noise=noise, s=s: self._cell(target, noise, self.seed + s),  # type: ignore[misc]
+                        partial(self._cell, target, noise, self.seed + s),
                     )
                     network[i, j, s], theory[i, j, s] = cell["network"], cell["theory"]
         return self._findings(network, theory)
@@ -142,7 +143,10 @@ class GeneralisationStudy:
         table = []
         for i, target in enumerate(TARGETS):
             for j, noise in enumerate(self.noises):
-                best = {when: float(self.strengths[int(stopped[0][w, i, j].argmin())]) for w, when in enumerate(("best time", "fixed"))}
+                best = {
+                    when: float(self.strengths[int(stopped[0][w, i, j].argmin())])
+                    for w, when in enumerate(("best time", "fixed"))
+                }
                 told = float(self.strengths[int(stopped[1][0, i, j].argmin())])
                 headline[f"best_strength_{target}_noise_{noise:g}"] = best["best time"]
                 headline[f"best_strength_{target}_noise_{noise:g}_fixed_steps"] = best["fixed"]

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -23,13 +22,13 @@ from spectrain.kernels import empirical_ntk
 from spectrain.metrics import BandEnergy
 from spectrain.models import center_output, mlp
 from spectrain.preconditioners import SamplePreconditioner
-from spectrain.spectral_maps import flatten
+from spectrain.spectral_maps import power
 from spectrain.spectrum import Spectrum
 from spectrain.spectrum.frequencies import energy_per_radius
 from spectrain.studies.cells import Cells
 from spectrain.studies.descent import descend, measured_rate
 from spectrain.studies.findings import Findings
-from spectrain.studies.settings import check_whole
+from spectrain.studies.settings import check_number, check_whole
 
 METHODS = ("gradient descent", "with S")
 RINGS = (0, 2, 4, 8, 16)  # half periods over the picture
@@ -37,9 +36,9 @@ RINGS = (0, 2, 4, 8, 16)  # half periods over the picture
 
 @dataclass
 class SpectralBiasStudy:
-    """A ReLU network learns a grey picture by full-batch descent, without and with S = flatten of the `rank` first modes.
+    """A ReLU network learns a grey picture by full-batch descent, without and with S = power(alpha) on `rank` modes.
 
-    Both take half of their largest stable step size, measured every `every` steps, when S is refreshed too. The
+    Both take a quarter of their largest stable step size, measured every `every` steps, when S is refreshed too. The
     residual's energy is split by bands of the first kernel's modes and by rings of spatial frequency.
     """
 
@@ -49,12 +48,14 @@ class SpectralBiasStudy:
     width: int = 512
     depth: int = 2
     rank: int = 64
-    every: int = 5
-    steps: int = 200
+    alpha: float = 0.75
+    every: int = 2
+    steps: int = 100
 
     def __post_init__(self) -> None:
         check_whole(self, "width", "depth", "every", "steps")
         check_whole(self, "rank", least=2)
+        check_number(self, "alpha", most=1)
         check_whole(self, "picture", least=8)
         if self.rank + 1 >= self.picture**2 // 2:
             raise InputError(f"study.rank={self.rank} cannot be used; a picture of {self.picture} has too few pixels.")
@@ -111,8 +112,8 @@ class SpectralBiasStudy:
         center_output(network, y.mean(0))
         first = Spectrum.from_kernel(empirical_ntk(network, x).detach(), self.rank)
         bands = BandEnergy(first, 1, [0, *self._last_modes()])
-        S = SamplePreconditioner(flatten()) if method else None
-        rate = measured_rate(network, x, S, 0.5, self.rank + 1, self.every)
+        S = SamplePreconditioner(power(self.alpha)) if method else None
+        rate = measured_rate(network, x, S, 0.25, self.rank + 1, self.every)
         recorded, rows = self.recorded(), []
         for t, r in descend(network, x, y, S, rate):
             if t in recorded:

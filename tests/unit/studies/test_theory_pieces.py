@@ -5,6 +5,8 @@ from itertools import islice
 
 import pytest
 import torch
+from numpy.polynomial import legendre
+from scipy.special import eval_legendre
 
 from spectrain import InputError
 from spectrain.kernels import empirical_ntk
@@ -12,9 +14,9 @@ from spectrain.preconditioners import SamplePreconditioner
 from spectrain.spectral_maps import flatten
 from spectrain.spectrum import Spectrum
 from spectrain.studies.descent import descend, first_modes, measured_rate, steps_to
+from spectrain.studies.same_solution import random_positive_definite
 from spectrain.studies.settings import check_number, check_whole
 from spectrain.studies.two_layer import circle, even_angles, sphere, two_layer, two_layer_limit, wave, zonal
-from spectrain.studies.width import random_positive_definite
 
 ANGLE = even_angles(12)
 X = circle(ANGLE)
@@ -51,7 +53,9 @@ def test_steps_are_counted_until_the_goal_and_no_further() -> None:
     y = wave(ANGLE, 1)
     found = steps_to(two_layer(2, 256, 0), X, y, None, lambda _: 0.4, 0.5, 200)
     assert found is not None
-    residuals = [float(r.norm()) for _, r in islice(descend(two_layer(2, 256, 0), X, y, None, lambda _: 0.4), found + 1)]
+    residuals = [
+        float(r.norm()) for _, r in islice(descend(two_layer(2, 256, 0), X, y, None, lambda _: 0.4), found + 1)
+    ]
     assert residuals[-1] <= 0.5 * residuals[0] < residuals[-2]
     assert steps_to(two_layer(2, 256, 0), X, y, None, lambda _: 0.4, 0.5, found - 1) is None
 
@@ -64,11 +68,15 @@ def test_waves_and_harmonics_are_modes_of_the_limit_kernel() -> None:
         torch.testing.assert_close(K @ v, (v.T @ K @ v / (v.T @ v)) * v)
     points = sphere(400)
     torch.testing.assert_close(points.norm(dim=1), torch.ones(400, dtype=torch.float64))
-    for degree in (1, 3):
+    # lambda_l = 1/2 int k(u) P_l(u) du, u the cosine between two points (Funk and Hecke).
+    u, weight = (torch.from_numpy(a) for a in legendre.leggauss(1000))
+    pole = torch.tensor([[0.0, 0.0, 1.0]], dtype=torch.float64)
+    profile = two_layer_limit(torch.stack([(1 - u**2).sqrt(), 0 * u, u], 1), pole)[:, 0]
+    for degree in (1, 2, 3):
         v = zonal(points, degree)
-        Kv = two_layer_limit(points) @ v / 400
+        exact = float((weight * profile * torch.from_numpy(eval_legendre(degree, u.numpy()))).sum() / 2)
         assert float(v.square().mean()) == pytest.approx(1, rel=0.02)
-        assert float((Kv / Kv.norm() - v / v.norm()).norm()) < 0.05  # the lattice is no exact quadrature
+        assert float(v.T @ two_layer_limit(points) @ v / (v.T @ v) / 400) == pytest.approx(exact, rel=0.05)
 
 
 def test_the_limit_is_that_of_the_network_and_seeds_stay_apart() -> None:

@@ -30,7 +30,16 @@ TINY: list[tuple[Any, dict[str, Any], int]] = [
     (SameSolutionStudy, {"seeds": 1, "widths": [8, 16], "most_steps": 20}, 8),
     (
         GeneralisationStudy,
-        {"seeds": 1, "width": 32, "strengths": [-0.5, 0, 1], "noises": [0, 0.3], "points": 12, "rank": 4, "steps": [1, 5], "fixed": 5},
+        {
+            "seeds": 1,
+            "width": 32,
+            "strengths": [-0.5, 0, 1],
+            "noises": [0, 0.3],
+            "points": 12,
+            "rank": 4,
+            "steps": [1, 5],
+            "fixed": 5,
+        },
         4,
     ),
     (SpectralBiasStudy, {"picture": 10, "width": 16, "rank": 8, "steps": 6}, 2),
@@ -94,7 +103,9 @@ def test_frequency_12_takes_100_times_fewer_steps_and_all_frequencies_about_as_m
     arrays = found.figures["circle"][1]
     predicted, measured = arrays["predicted"][:, 0], arrays["measured"][:, 0]
     known = np.isfinite(measured)
-    assert np.all(np.abs(np.log2(measured[known] / predicted[known])) < 1.2)  # at 12 the network takes 1.7 times as many
+    assert np.all(
+        np.abs(np.log2(measured[known] / predicted[known])) < 1.2
+    )  # at 12 the network takes 1.7 times as many
     assert math.log(predicted[0, 2] / predicted[0, 1], 3) == pytest.approx(2, abs=0.15)
 
 
