@@ -143,17 +143,12 @@ class GeneralisationStudy:
         table = []
         for i, target in enumerate(TARGETS):
             for j, noise in enumerate(self.noises):
-                best = {
-                    when: float(self.strengths[int(stopped[0][w, i, j].argmin())])
-                    for w, when in enumerate(("best time", "fixed"))
-                }
-                told = float(self.strengths[int(stopped[1][0, i, j].argmin())])
-                headline[f"best_strength_{target}_noise_{noise:g}"] = best["best time"]
-                headline[f"best_strength_{target}_noise_{noise:g}_fixed_steps"] = best["fixed"]
-                table.append(
-                    (
-                        f"{target}, noise {noise:g}",
-                        f"best strength {best['best time']:g} (theory {told:g}); {best['fixed']:g} after {self.fixed} steps",
-                    )
-                )
+                # Network and theory, at the best time and after the fixed number of steps.
+                (free, fixed), (told, told_fixed) = [
+                    [float(self.strengths[int(error[when, i, j].argmin())]) for when in (0, 1)] for error in stopped
+                ]
+                headline[f"best_strength_{target}_noise_{noise:g}"] = free
+                headline[f"best_strength_{target}_noise_{noise:g}_fixed_steps"] = fixed
+                text = f"best strength {free:g} (theory {told:g}); after {self.fixed} steps {fixed:g} ({told_fixed:g})"
+                table.append((f"{target}, noise {noise:g}", text))
         return Findings(headline, {"generalisation": (plots.strength_figure, arrays)}, table)

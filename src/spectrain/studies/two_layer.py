@@ -1,7 +1,7 @@
 """The network that the studies of the theory train, its limit of infinite width, and waves on circle and sphere.
 
-Two layers of ReLU with biases, in NTK parameterisation: without biases no odd frequency above 1 can be learned (Basri et
-al. 2019, arXiv 1906.00425). Letters: n, m points, d input dimensions. Everything is float64.
+Two layers of ReLU with biases, in NTK parameterisation: without biases no odd frequency above 1 can be learned
+(Basri et al. 2019, arXiv 1906.00425). Letters: n, m points, d input dimensions. Everything is float64.
 """
 
 import math
