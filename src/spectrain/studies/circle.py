@@ -116,23 +116,21 @@ class CircleStudy:
         headline: dict[str, Any] = {}
         table = []
         for domain, trained, theory in zip(domains, measured, predicted, strict=True):
-            last = domain.numbers[-1]
+            last, ours = domain.numbers[-1], trained[1][-1]
             # Where plain descent was too long to run, its steps are the theory's.
-            plain = trained[0][-1] if math.isfinite(trained[0][-1]) else theory[0][-1]
-            source = "measured" if math.isfinite(trained[0][-1]) else "predicted"
+            is_known = math.isfinite(trained[0][-1])
+            plain, source = (trained[0][-1], "measured") if is_known else (theory[0][-1], "predicted")
+            learned = all(math.isfinite(steps) for steps in trained[1])
             headline |= {
-                f"{domain.name}_fewer_steps_at_{last}": round(plain / trained[1][-1], 1),
+                f"{domain.name}_fewer_steps_at_{last}": round(plain / ours, 1) if math.isfinite(ours) else None,
                 f"{domain.name}_gradient_descent_at_{last}": plain,
                 f"{domain.name}_gradient_descent_is": source,
-                f"{domain.name}_with_S_at_{last}": trained[1][-1],
-                f"{domain.name}_most_with_S": max(trained[1]),
+                f"{domain.name}_with_S_at_{last}": ours if math.isfinite(ours) else None,
+                f"{domain.name}_most_with_S": max(trained[1]) if learned else None,
             }
+            fewer = f"{ours:.0f} with S: {plain / ours:.0f}x fewer" if math.isfinite(ours) else "not learned with S"
             table.append(
-                (
-                    f"{domain.name}, number {last}",
-                    f"{plain:.0f} steps by gradient descent ({source}), {trained[1][-1]:.0f} with S: "
-                    f"{plain / trained[1][-1]:.0f}x fewer",
-                )
+                (f"{domain.name}, number {last}", f"{plain:.0f} steps by gradient descent ({source}), {fewer}")
             )
         count = max(len(domain.numbers) for domain in domains)
         arrays = {
