@@ -87,8 +87,8 @@ class SpectralBiasStudy:
         }
         table = []
         for b, name in enumerate(plots.ring_names(RINGS)):
-            texts = ["never" if np.isnan(t[b]) else f"{t[b]:.0f} steps" for t in times]
-            table.append((name, f"a tenth of its energy left after {texts[0]} by gradient descent, {texts[1]} with S"))
+            texts = [f"not in {self.steps} steps" if np.isnan(t[b]) else f"after {t[b]:.0f} steps" for t in times]
+            table.append((name, f"down to a tenth: {texts[0]} by gradient descent, {texts[1]} with S"))
             for method, row in zip(("gradient_descent", "with_S"), times, strict=True):
                 headline[f"steps_ring_{RINGS[b]}_{method}"] = None if np.isnan(row[b]) else float(row[b])
         return Findings(
