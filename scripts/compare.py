@@ -2,4 +2,5 @@
 
 from spectrain.cli.compare import main
 
-main()
+if __name__ == "__main__":  # the processes of the cells import this file
+    main()

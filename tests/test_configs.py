@@ -70,11 +70,11 @@ def test_the_defaults_are_accepted(name: str) -> None:
 @pytest.mark.parametrize("race", RACES)
 def test_a_race_tells_the_training_program_what_it_accepts(race: str) -> None:
     cfg = accepted(f"race={race}", name="compare")
-    baselines = []
     for task in cfg.race.tasks.values():
         for method in cfg.race.methods.values():
-            baselines.append(accepted(*task, *method).preconditioner._target_ is None)
-    assert any(baselines), "a race needs a baseline"
+            accepted(*cfg.race.common, *task, *method)
+    assert 0 < len(cfg.race.baselines) < len(cfg.race.methods), "a race needs baselines and others"
+    assert {*cfg.race.baselines} <= {*cfg.race.methods}
 
 
 @pytest.mark.parametrize("choice", CHOICES)
@@ -97,7 +97,7 @@ def test_experiments_and_presets_override_what_exists(name: str) -> None:
     # A Trainer has arguments that its file leaves at their defaults, such as the profiler; weights are named by the
     # equation's conditions, and `Problem` refuses other names.
     foreign = set(keys(OmegaConf.to_container(changed))) - set(keys(OmegaConf.to_container(known)))
-    own = ("trainer.", "model.", "optimizer.", "preconditioner.", "logger.", "data.equation.", "data.weights.")
+    own = ("trainer.", "model.", "optimizer.", "preconditioner.", "logger.", "data.equation.", "data.weights.", "study")
     assert all(key.startswith(own) for key in foreign), foreign
 
 

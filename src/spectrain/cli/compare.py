@@ -5,6 +5,7 @@ import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import product
 from pathlib import Path
 
 import hydra
@@ -12,7 +13,6 @@ from omegaconf import DictConfig, OmegaConf
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from spectrain.cli import build
 from spectrain.cli.config_dir import config_dir
 from spectrain.cli.errors import run_guarded
 from spectrain.cli.launch import launch
@@ -20,38 +20,34 @@ from spectrain.cli.nearest import nearest
 from spectrain.cli.overrides import composed
 from spectrain.cli.race_cells import Cell, Result, run_cell
 from spectrain.cli.race_page import write_page
-from spectrain.cli.standings import Metric, Standing, standings
+from spectrain.cli.standings import Metric, Standing, best_rates, standings
 from spectrain.cli.validation import validate
 from spectrain.errors import InputError
+from spectrain.studies.budget import steps_to_fill
 
 
 @dataclass(frozen=True)
 class Contest:
-    """A task and a method: what they are told, the method's own learning rate, and whether it is a baseline."""
+    """A task and a method: what they are told, and the number that trials multiply, with its value by default."""
 
     task: str
     method: str
     words: tuple[str, ...]
-    rate: float
-    baseline: bool
+    knob: str
+    value: float
 
 
 def compare(cfg: DictConfig) -> list[Standing]:
-    """Run every cell that is not finished, interleaved, and write results.json, results.csv and index.html.
-
-    Every method gets the same CPU seconds, the same seeds and the same number of learning rates. A cell's schedule is
-    stretched to the number of steps that fill the budget, by the method's own cost per step.
+    """Run the race, and write results.json, results.csv and index.html.
 
     Raises:
         InputError: anything in the configuration cannot be used; said before anything is trained.
     """
     validate(cfg)
-    metric = Metric(cfg.race.metric, _better(cfg) == "higher")
-    contests = [_contest(cfg, task, method) for task in _chosen(cfg, "tasks") for method in _chosen(cfg, "methods")]
-    place = Path(cfg.output_dir or f"runs/race-{cfg.race.name}")
-    place.mkdir(parents=True, exist_ok=True)
-    results = _race(cfg, contests, place)
-    table = standings(results, {c.method for c in contests if c.baseline}, metric)
+    metric, baselines = _metric(cfg), _baselines(cfg)
+    results = race(cfg)
+    place = _place(cfg)
+    table = standings(results, baselines, metric, cfg.race.target)
     _write_results(place, results, table, metric)
     page = write_page(place, OmegaConf.to_container(cfg, resolve=True), results, table, metric)
     _print_table(cfg, table)
@@ -59,10 +55,33 @@ def compare(cfg: DictConfig) -> list[Standing]:
     return table
 
 
-def _better(cfg: DictConfig) -> str:
-    if cfg.race.better not in ("higher", "lower"):
-        raise InputError(f"race.better={cfg.race.better} cannot be used; it must be higher or lower.")
-    return str(cfg.race.better)
+def race(cfg: DictConfig) -> list[Result]:
+    """Every cell of every task, method, seed and trial; those that are finished are read and not run.
+
+    Every method gets the same CPU seconds, the same seeds and, on the first seed, the same number of trials. A cell's
+    schedule is stretched to the number of steps that fill the budget, by the method's own cost per step. Several
+    budgets are tasks of their own. A method that cannot be run at all has one cell, failed.
+
+    Raises:
+        InputError: anything in the configuration cannot be used; said before anything is trained.
+    """
+    validate(cfg)
+    contests = [_contest(cfg, task, method) for task in _chosen(cfg, "tasks") for method in _chosen(cfg, "methods")]
+    place = _place(cfg)
+    place.mkdir(parents=True, exist_ok=True)
+    return _race(cfg, contests, place)
+
+
+def _place(cfg: DictConfig) -> Path:
+    return Path(cfg.output_dir or f"runs/race-{cfg.race.name}")
+
+
+def _baselines(cfg: DictConfig) -> set[str]:
+    """Those that set the target; the others are ours."""
+    known, named = {str(name) for name in cfg.race.methods}, {str(name) for name in cfg.race.baselines}
+    if not named or not named <= known:
+        raise InputError(f"race.baselines={sorted(named)} must name some of the race's methods: {', '.join(known)}.")
+    return named
 
 
 def _chosen(cfg: DictConfig, kind: str) -> list[str]:
@@ -77,61 +96,83 @@ def _chosen(cfg: DictConfig, kind: str) -> list[str]:
 
 
 def _contest(cfg: DictConfig, task: str, method: str) -> Contest:
-    """Compose what a cell will be told, so that a mistake in it is said before anything runs."""
-    words = (*cfg.race.tasks[task], *cfg.race.methods[method])
+    """Compose what a cell will be told, so that a mistake in it is said before anything runs.
+
+    Trials multiply the learning rate, or the damping where there is no rate.
+    """
+    words = (*cfg.race.common, *cfg.race.tasks[task], *cfg.race.methods[method])
     settings = composed(list(words))
     validate(settings)
-    if not isinstance(settings.optimizer.get("lr"), int | float):
+    knob = "optimizer.lr" if "lr" in settings.optimizer else "optimizer.mu"
+    value = OmegaConf.select(settings, knob)
+    if not isinstance(value, int | float):
         raise InputError(
-            f"race.methods.{method}: its optimizer.lr is {settings.optimizer.get('lr')}; a race multiplies it by "
-            "rates, so it must be a number."
+            f"race.methods.{method}: its {knob} is {value}; a race multiplies it by rates, so it must be a number."
         )
-    return Contest(task, method, words, float(settings.optimizer.lr), not build.is_on(settings, "preconditioner"))
+    return Contest(task, method, words, knob, float(value))
 
 
 def _race(cfg: DictConfig, contests: list[Contest], place: Path) -> list[Result]:
-    """Every cell once: seeds outermost and methods innermost, so that a drift of the machine meets all alike."""
+    """Every cell once: seeds outermost and methods innermost, so that a drift of the machine meets all alike.
+
+    All trials are made with the first seed; with the others, which are held out, each method has its best one.
+    """
     console = Console(highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    total = len(contests) * (2 + len(cfg.seeds) * len(cfg.rates))
+    budgets = len(_budgets(cfg))
+    total = len(contests) * (2 + budgets * (len(cfg.rates) + len(cfg.seeds) - 1))
     results = []
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("race", total=total)
 
         def run(cell: Cell) -> Result:
-            progress.update(bar, description=f"{cell.task} {cell.method} seed {cell.seed} lr {cell.rate:g}")
+            progress.update(bar, description=f"{cell.task} {cell.method} seed {cell.seed} rate {cell.rate:g}")
             result = run_cell(cell, place)
             progress.advance(bar)
             if not console.is_terminal:
                 print(f"[{int(progress.tasks[0].completed)}/{total}] {_line(cfg, result)}", flush=True)
             return result
 
-        steps = {contest: _steps(cfg, contest, run) for contest in contests}
-        for cell in _cells(cfg, steps):
-            results.append(run(cell))
+        costs: dict[Contest, tuple[float, float]] = {}
+        for contest in contests:
+            short = _short_runs(cfg, contest, run)
+            failed = [result for result in short if not result.curve]
+            results += failed[:1]
+            if not failed:
+                costs[contest] = (short[0].cpu_seconds, short[1].cpu_seconds)
+        results += [run(cell) for cell in _cells(cfg, cfg.seeds[0], costs)]
+        best = best_rates(results, _metric(cfg))
+        for seed in cfg.seeds[1:]:
+            held_out = _cells(cfg, seed, costs)
+            results += [run(cell) for cell in held_out if cell.rate == best[cell.task, cell.method]]
     return results
 
 
-def _cells(cfg: DictConfig, steps: Mapping[Contest, int]) -> Iterator[Cell]:
-    for seed in cfg.seeds:
-        for multiple in cfg.rates:
-            for contest, number in steps.items():
-                rate = contest.rate * multiple
-                figures = seed == cfg.seeds[0]
-                yield Cell(contest.task, contest.method, contest.words, seed, rate, number, figures)
+def _budgets(cfg: DictConfig) -> list[float]:
+    return [float(b) for b in cfg.budget] if OmegaConf.is_list(cfg.budget) else [float(cfg.budget)]
 
 
-def _steps(cfg: DictConfig, contest: Contest, run: Callable[[Cell], Result]) -> int:
-    """How many steps fill the budget: seconds = start + cost * steps, from two short runs."""
+def _metric(cfg: DictConfig) -> Metric:
+    return Metric(cfg.race.metric, cfg.race.better == "higher")
+
+
+def _cells(cfg: DictConfig, seed: int, costs: Mapping[Contest, tuple[float, float]]) -> Iterator[Cell]:
+    """All trials of a seed."""
+    budgets = _budgets(cfg)
+    for budget, multiple in product(budgets, cfg.rates):
+        for contest, cost in costs.items():
+            steps = steps_to_fill(budget, cfg.calibration_steps, *cost)
+            task = contest.task if len(budgets) == 1 else f"{contest.task}_{budget:g}s"
+            rate, figures = contest.value * multiple, seed == cfg.seeds[0]
+            yield Cell(task, contest.method, contest.words, seed, rate, steps, figures, contest.knob)
+
+
+def _short_runs(cfg: DictConfig, contest: Contest, run: Callable[[Cell], Result]) -> list[Result]:
+    """Two, from whose CPU seconds the cost of a step is read."""
     few: int = cfg.calibration_steps
-    short = Cell(contest.task, contest.method, contest.words, cfg.seeds[0], contest.rate, few)
-    first, second = run(short), run(replace(short, steps=2 * few))
-    failed = next((r for r in (first, second) if not r.curve), None)
-    if failed is not None:
-        raise InputError(f"{contest.method} on {contest.task} cannot be run: {failed.error}")
-    cost = max((second.cpu_seconds - first.cpu_seconds) / few, 0.2 * second.cpu_seconds / (2 * few))
-    start = max(0.0, first.cpu_seconds - cost * few)
-    return max(1, round((float(cfg.budget) - start) / cost))
+    seed = cfg.seeds[0]
+    short = Cell(contest.task, contest.method, contest.words, seed, contest.value, few, knob=contest.knob)
+    return [run(short), run(replace(short, steps=2 * few))]
 
 
 def _line(cfg: DictConfig, result: Result) -> str:
@@ -175,7 +216,9 @@ def _print_table(cfg: DictConfig, table: list[Standing]) -> None:
             f"{s.task:<16} {s.method:<12} {s.final:>10.4g} {s.rate:>8.3g} {s.cpu_seconds:>7.1f} {s.seconds:>10.1f} "
             f"{s.ratio:>6.2f}" + ("  baseline" if s.baseline else "")
         )
-    print("to target: CPU seconds to the best baseline's final value; ratio: those over the fastest baseline's.")
+    target = cfg.race.target
+    what = "the best baseline's final value" if target is None else f"{target:g} {cfg.race.unit}".strip()
+    print(f"to target: CPU seconds to {what}; ratio: those over the fastest baseline's.")
 
 
 @hydra.main(version_base="1.3", config_path=str(config_dir()), config_name="compare")  # type: ignore[untyped-decorator]

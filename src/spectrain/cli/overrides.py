@@ -82,15 +82,15 @@ def check_overrides(argv: Sequence[str], folder: Path, config_name: str) -> None
             composer.check(words)
 
 
-def composed(words: Sequence[str]) -> DictConfig:
-    """The training program's configuration for these overrides, checked as its own command line is.
+def composed(words: Sequence[str], name: str = "train") -> DictConfig:
+    """A program's configuration for these overrides, the training program's by default, checked as its command line is.
 
     Raises:
         InputError: naming the override that is to blame.
     """
     for override in _parse(words):
         _check_sweep(override, multirun=False)
-    with _Composer(config_dir(), "train", None) as composer:
+    with _Composer(config_dir(), name, None) as composer:
         composer.check(words)
         return composer.compose(words)
 

@@ -1,23 +1,28 @@
-"""One cell of a race: a method on a task with a seed and a learning rate, trained in a process of its own."""
+"""One cell of a race: a method on a task with a seed and a trial's value, trained in a process of its own."""
 
+import contextlib
 import csv
 import hashlib
 import json
+import multiprocessing
 import os
 import shlex
 import shutil
-import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from spectrain.cli.train import main
+
 # Libraries read these when they start, so that a cell is charged one thread's CPU time whatever the machine has.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
+EVALUATIONS = 80  # of each cell: a time to a target is known to 1/80 of the budget
 
 
 @dataclass(frozen=True)
 class Cell:
-    """What is trained; `words` are the overrides of task and method."""
+    """What is trained; `words` are the overrides of task and method, `rate` is the value of the key `knob`."""
 
     task: str
     method: str
@@ -26,14 +31,15 @@ class Cell:
     rate: float
     steps: int
     figures: bool = False
+    knob: str = "optimizer.lr"
 
     def overrides(self) -> list[str]:
         """What the training program is told, except where to write."""
-        every = max(1, self.steps // 40)
+        every = max(1, self.steps // EVALUATIONS)
         return [
             *self.words,
             f"seed={self.seed}",
-            f"optimizer.lr={self.rate!r}",
+            f"{self.knob}={self.rate!r}",
             f"trainer.max_steps={self.steps}",
             f"trainer.val_check_interval={every}",
             "trainer.accelerator=cpu",
@@ -75,16 +81,52 @@ def run_cell(cell: Cell, place: Path) -> Result:
         return found
     shutil.rmtree(folder, ignore_errors=True)  # of a race that was stopped in the middle of it
     folder.parent.mkdir(parents=True, exist_ok=True)
-    command = [sys.executable, "-m", "spectrain.cli.train", *cell.overrides(), f"paths.run_dir='{folder}'"]
-    done = subprocess.run(command, env={**os.environ, **ONE_THREAD}, capture_output=True, text=True)
-    if done.returncode < 0 or done.returncode in (130, 143):  # stopped from outside
+    log = folder.with_name(f"{folder.name}.log")
+    code = train_apart([*cell.overrides(), f"paths.run_dir='{folder}'"], log)
+    if code < 0 or code in (130, 143):  # stopped from outside
         raise KeyboardInterrupt
-    if done.returncode != 0:
-        lines = [line for line in done.stderr.splitlines() if line.strip()]
+    if code != 0:
+        lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
         error = next((line for line in lines if line.startswith("error:")), lines[-1] if lines else "no message")
         folder.mkdir(parents=True, exist_ok=True)
         (folder / "failed.txt").write_text(error.removeprefix("error: ") + "\n")
     return finished(cell, folder) or Result(cell, folder, error="it left no history")
+
+
+def train_apart(words: Sequence[str], log: Path) -> int:
+    """Run the training program with one thread in a process of its own; its exit code. What it says goes into `log`.
+
+    The process is forked from one that has imported the program and done nothing: importing takes as long as some
+    cells train.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    with _environment(ONE_THREAD):
+        process = context.Process(target=_train, args=(list(words), str(log)))
+        process.start()
+    process.join()
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def _train(words: list[str], log: str) -> None:
+    with open(log, "w", buffering=1) as file:
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        with contextlib.redirect_stdout(file), contextlib.redirect_stderr(file):
+            sys.argv[:] = ["spectrain-train", *words]
+            main()
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 def finished(cell: Cell, folder: Path) -> Result | None:

@@ -57,14 +57,19 @@ def write_page(place: Path, config: Any, results: Sequence[Result], table: Seque
 
 
 def _rules(config: Any) -> str:
-    seeds, rates = config["seeds"], config["rates"]
+    seeds, rates, target = config["seeds"], config["rates"], config["race"]["target"]
+    budgets = config["budget"] if isinstance(config["budget"], list) else [config["budget"]]
+    target_is = (
+        "The target of a task is the best baseline's final value (median over seeds at its best rate)."
+        if target is None
+        else f"The target is {target:g}."
+    )
     return (
-        f"<p>Every method gets {config['budget']:g} CPU seconds of one thread on every task, "
-        f"{_count(rates, 'learning rate')} ({', '.join(f'{r:g}' for r in rates)} times its default) and "
-        f"{_count(seeds, 'seed')}; its schedule is stretched to fill the time. Refreshes of the spectrum "
-        "are charged, evaluations are not. The target of a task is the best baseline's final value (median over seeds "
-        "at its best rate). Time to target is that of the fastest rate of each seed, median over seeds; the ratio is "
-        "over the fastest baseline's.</p>"
+        f"<p>Every method gets {' or '.join(f'{b:g}' for b in budgets)} CPU seconds of one thread on every task, "
+        f"{_count(rates, 'learning rate')} ({', '.join(f'{r:g}' for r in rates)} times its default, on "
+        f"the first seed) and {_count(seeds, 'seed')}; its schedule is stretched to fill the time. Refreshes of "
+        f"the spectrum are charged, evaluations are not. {target_is} Time to target is that of the fastest rate of "
+        "each seed, median over seeds; the ratio is over the fastest baseline's.</p>"
     )
 
 

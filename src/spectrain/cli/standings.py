@@ -39,7 +39,7 @@ class Metric:
 class Standing:
     """A method on a task.
 
-    `rate`: of the trials, the one with the best median over the seeds. `finals`: there, one value per seed, and their
+    `rate`: of the trials, the best one. `finals`: there, one value per seed, and their
     median, `final`. `seconds`: CPU seconds to the target, the fastest rate of each seed, median over the seeds; inf
     where most never reach it. `ratio`: those over the fastest baseline's.
     """
@@ -63,11 +63,15 @@ class Standing:
         return {name: _finite(value) if isinstance(value, float) else value for name, value in values.items()}
 
 
-def standings(results: Sequence[Result], baselines: set[str], metric: Metric) -> list[Standing]:
+def standings(
+    results: Sequence[Result], baselines: set[str], metric: Metric, target: float | None = None, slack: float = 0.0
+) -> list[Standing]:
     """One row for every task and method, in the order of the results.
 
-    The target of a task is set by its best baseline: the median over seeds of its final value at its best rate.
+    Without a `target` that of a task is set by its best baseline: the median over seeds of its final value at its best
+    rate, or by `slack` easier, where two that run alike are told from each other by chance otherwise.
     """
+    given = target
     table = []
     for task in dict.fromkeys(result.cell.task for result in results):
         of_task = [result for result in results if result.cell.task == task]
@@ -76,7 +80,8 @@ def standings(results: Sequence[Result], baselines: set[str], metric: Metric) ->
         chosen = {method: _best_rate(cells[method], metric) for method in methods}
         finals = {method: [metric.final(r) for r in chosen[method]] for method in methods}
         bars = [metric.middle(finals[method]) for method in methods if method in baselines]
-        target = metric.best(bars) if bars else math.nan
+        set_by = metric.best(bars) + (-slack if metric.higher else slack) if bars else math.nan
+        target = set_by if given is None else given
         seconds = {method: _seconds_to(target, cells[method], metric) for method in methods}
         fastest = min((seconds[method] for method in methods if method in baselines), default=math.nan)
         for method in methods:
@@ -101,10 +106,18 @@ def standings(results: Sequence[Result], baselines: set[str], metric: Metric) ->
     return table
 
 
+def best_rates(results: Sequence[Result], metric: Metric) -> dict[tuple[str, str], float]:
+    """Of every task and method."""
+    pairs = dict.fromkeys((r.cell.task, r.cell.method) for r in results)
+    cells = {pair: [r for r in results if (r.cell.task, r.cell.method) == pair] for pair in pairs}
+    return {pair: _best_rate(mine, metric)[0].cell.rate for pair, mine in cells.items()}
+
+
 def _best_rate(results: Sequence[Result], metric: Metric) -> list[Result]:
-    """The cells of the rate whose final value has the best median over the seeds."""
+    """The cells of the rate whose final value has the best median over the seeds, of those tried with all of them."""
     rates = dict.fromkeys(result.cell.rate for result in results)
     groups = [[r for r in results if r.cell.rate == rate] for rate in rates]
+    groups = [group for group in groups if len(group) == max(map(len, groups))]
     scores = [metric.middle([metric.final(r) for r in group]) for group in groups]
     return groups[scores.index(metric.best(scores))]
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from spectrain.cli import build
 from spectrain.cli.allowlist import check_targets
@@ -22,8 +22,8 @@ from spectrain.lightning.study_report import finish_study
 from spectrain.studies import Cells, Trained
 
 # What a study itself reads of the configuration. Other overrides are for the runs that it trains, if it trains any.
-OWN_KEYS = ("study", "experiment", "paths", "logger", "figures", "show_traceback", "seed")
-OF_BOTH = ("size", "allow_targets")
+OWN_KEYS = ("study", "paths", "logger", "figures", "show_traceback", "seed")
+OF_BOTH = ("experiment", "size", "allow_targets")
 
 
 def run_study(
@@ -52,7 +52,13 @@ def run_study(
     folder = _study_folder(cfg, name)
 
     def train_cell(words: Sequence[str], place: Path) -> Trained:
-        return _train_cell([*passed_on, *words], place, train)
+        set_twice = {_name(word) for word in words} & {_name(word) for word in passed_on}
+        if set_twice:
+            raise InputError(
+                f"{', '.join(sorted(set_twice))} cannot be set here: the experiment gives its runs values of its own; "
+                "its settings are the keys study.NAME (--cfg job lists them)."
+            )
+        return _train_cell([f"seed={cfg.seed}", *passed_on, *words], place, train)
 
     if not (folder / "config.yaml").exists():
         make_run_folder(folder, cfg)
@@ -69,8 +75,12 @@ def run_study(
     return finish_study(folder, findings, logger, figures=cfg.figures)
 
 
+def _name(word: str) -> str:
+    return word.split("=", 1)[0].lstrip("+~").split("@")[0]
+
+
 def _key(word: str) -> str:
-    return word.split("=", 1)[0].lstrip("+~").split("@")[0].split(".")[0]
+    return _name(word).split(".")[0]
 
 
 def _trains(cfg: DictConfig) -> bool:
@@ -104,8 +114,11 @@ def _train_cell(words: Sequence[str], place: Path, train: Callable[[DictConfig],
     if not (place / "summary.json").exists():
         shutil.rmtree(place, ignore_errors=True)  # of a study that was stopped in the middle of it
         cfg = composed([*words, "logger=none", "baseline=false", f"paths.run_dir='{place}'"])
+        with open_dict(cfg):
+            cfg.study = None  # the experiment's file is that of the runs, too
         place.parent.mkdir(parents=True, exist_ok=True)
-        with place.with_name(f"{place.name}.log").open("w") as log, contextlib.redirect_stdout(log):
+        out, err = contextlib.redirect_stdout, contextlib.redirect_stderr
+        with place.with_name(f"{place.name}.log").open("w") as log, out(log), err(log):
             train(cfg)
     with (place / "history.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))

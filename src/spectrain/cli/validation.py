@@ -36,6 +36,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
 
 
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list) or OmegaConf.is_list(value)  # ${sized:...} makes plain ones
+
+
 def choice(*names: str) -> Rule:
     """One of some words."""
     return Rule(lambda value: isinstance(value, str) and value in names, f"one of {', '.join(names)}")
@@ -61,7 +65,7 @@ finite_float = Rule(_is_number, "a finite number", is_float=True)
 size = Rule(
     lambda value: (
         (_is_int(value) and value > 0)
-        or (OmegaConf.is_list(value) and len(value) == 2 and all(_is_int(side) and side > 0 for side in value))
+        or (_is_list(value) and len(value) == 2 and all(_is_int(side) and side > 0 for side in value))
     ),
     "a whole number of at least 1 (the longer side), [rows, columns]",
 )
@@ -74,15 +78,19 @@ rate = Rule(
 seed = Rule(lambda value: _is_int(value) and 0 <= value < 2**32, "a whole number from 0 to 4294967295")
 path = Rule(lambda value: isinstance(value, str) and value != "", "the path of a file or folder, as a text")
 positive_list = Rule(
-    lambda value: OmegaConf.is_list(value) and len(value) > 0 and all(_is_number(v) and v > 0 for v in value),
+    lambda value: _is_list(value) and len(value) > 0 and all(_is_number(v) and v > 0 for v in value),
     "a list of finite numbers above 0, such as [0.5, 1, 2]",
 )
+one_or_more = Rule(
+    lambda value: positive_float.accepts(value) or positive_list.accepts(value),
+    f"{positive_float.allowed}, or {positive_list.allowed}",
+)
 seed_list = Rule(
-    lambda value: OmegaConf.is_list(value) and len(value) > 0 and all(seed.accepts(v) for v in value),
+    lambda value: _is_list(value) and len(value) > 0 and all(seed.accepts(v) for v in value),
     "a list of whole numbers of at least 0, such as [0, 1, 2]",
 )
 text_list = Rule(
-    lambda value: OmegaConf.is_list(value) and all(isinstance(item, str) for item in value),
+    lambda value: _is_list(value) and all(isinstance(item, str) for item in value),
     "a list of texts, such as [mylab.networks]",
 )
 
@@ -99,7 +107,17 @@ RULES: dict[str, Rule] = {
     "paths.run_dir": optional(path),
     "output_dir": optional(path),
     "size": choice("default", "paper"),
-    "budget": positive_float,
+    "study.seconds": positive_float,
+    "study.warmup": positive_int,
+    "study.few": positive_int,
+    "study.seeds": seed_list,
+    "study.networks": text_list,
+    "study.optimizers": text_list,
+    "budget": one_or_more,
+    "race.better": choice("higher", "lower"),
+    "race.target": optional(finite_float),
+    "race.common": text_list,
+    "race.baselines": text_list,
     "seeds": seed_list,
     "rates": positive_list,
     "tasks": optional(text_list),
@@ -120,6 +138,7 @@ RULES: dict[str, Rule] = {
     "model.scale": positive_float,
     "model.omega": positive_float,
     "model.first_bias_scale": positive_float,
+    "model.weight_scale": positive_float,
     "model.sigma": positive_float,
     "model.period": positive_float,
     "model.harmonics": positive_int,
@@ -146,6 +165,8 @@ RULES: dict[str, Rule] = {
     "optimizer.line_search_fn": optional(choice("strong_wolfe")),
     "optimizer.max_iter": positive_int,
     "optimizer.history_size": positive_int,
+    "optimizer.tolerance_grad": non_negative_float,
+    "optimizer.tolerance_change": non_negative_float,
     "optimizer.alpha": non_negative_float,
     "preconditioner.dtype": optional(choice("float32", "bfloat16", "float64")),
     "schedule.warmup_steps": non_negative_int,

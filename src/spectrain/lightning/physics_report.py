@@ -42,6 +42,7 @@ def finish_physics(
     module.measure(trainer.global_step)
     summary = summarize(trainer, module, history)
     if trainer.is_global_zero:
+        history.write(folder / "history.csv")
         (folder / "summary.json").write_text(json.dumps(summary, indent=2) + "\n")
         arrays = field_arrays(module, data)
         np.savez_compressed(folder / "field.npz", **cast(Any, arrays))

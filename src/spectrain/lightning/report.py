@@ -25,8 +25,10 @@ from spectrain.lightning.history import RunHistory, predict_all
 from spectrain.lightning.module import WideNetworkModule
 from spectrain.lightning.spectrum_callback import SpectrumCallback
 from spectrain.preconditioners import AutoPreconditioner
+from spectrain.spectrum.decay_law import decay_law
 from spectrain.spectrum.measures import condition_number
 
+ENOUGH_MODES = 8  # for an exponent p of lambda_i ~ i^-p
 VERSIONS = ("torch", "pytorch-lightning", "torchmetrics", "hydra-core", "wandb", "numpy")
 
 
@@ -246,6 +248,7 @@ def _spectrum_summary(module: WideNetworkModule, callback: SpectrumCallback) -> 
         "condition_before": condition_number(spectrum),
         "condition_after": condition_number(spectrum, S.effective_map) if S is not None else None,
         "eigenvalue_ratio_1_64": float(eigenvalues[0] / eigenvalues[63]) if len(eigenvalues) >= 64 else None,
+        "eigenvalue_decay": decay_law(spectrum).exponent if spectrum.resolved >= ENOUGH_MODES else None,
     }
 
 

@@ -118,14 +118,21 @@ def periodic(
 
 
 def siren(
-    in_features: int, out_features: int, *, width: int = 256, depth: int = 3, omega: float = 30.0
+    in_features: int,
+    out_features: int,
+    *,
+    width: int = 256,
+    depth: int = 3,
+    omega: float = 30.0,
+    weight_scale: float = 1.0,
 ) -> nn.Sequential:
     """SIREN with its own initialisation (Sitzmann et al. 2020, arXiv 2006.09661, section 3.2).
 
     Every hidden layer is ``sin(omega (W a + b))``; W ~ U(-1/d, 1/d) in the first layer, U(-sqrt(6/width)/omega,
-    sqrt(6/width)/omega) in the others.
+    sqrt(6/width)/omega) in the others. All weights but the last layer's are then multiplied by `weight_scale` (Yeom et
+    al. 2024, arXiv 2410.04779); 1 is Sitzmann's own.
     """
-    return _periodic(in_features, out_features, width, depth, omega, Sine)
+    return _periodic(in_features, out_features, width, depth, omega, Sine, weight_scale)
 
 
 def finer(
@@ -136,12 +143,13 @@ def finer(
     depth: int = 3,
     omega: float = 30.0,
     first_bias_scale: float = 1.0,
+    weight_scale: float = 1.0,
 ) -> nn.Sequential:
     """FINER (Liu et al. 2024, arXiv 2312.02434): `siren` with ``sin(omega (|a| + 1) a)`` for the sine.
 
     The biases of the first layer are U(-first_bias_scale, first_bias_scale): they choose its frequencies.
     """
-    network = _periodic(in_features, out_features, width, depth, omega, Finer)
+    network = _periodic(in_features, out_features, width, depth, omega, Finer, weight_scale)
     first = network[0]
     assert isinstance(first, nn.Linear)
     nn.init.uniform_(first.bias, -first_bias_scale, first_bias_scale)
@@ -159,13 +167,20 @@ def gauss(
 
 
 def _periodic(
-    in_features: int, out_features: int, width: int, depth: int, omega: float, activation: Callable[[float], nn.Module]
+    in_features: int,
+    out_features: int,
+    width: int,
+    depth: int,
+    omega: float,
+    activation: Callable[[float], nn.Module],
+    weight_scale: float,
 ) -> nn.Sequential:
     """SIREN's layers and initialisation around ``activation(omega)``."""
     layers: list[nn.Module] = []
     for position, fan_in in enumerate([in_features] + [width] * depth):
         linear = nn.Linear(fan_in, width if position < depth else out_features)
         bound = 1 / fan_in if position == 0 else math.sqrt(6 / fan_in) / omega
+        bound *= weight_scale if position < depth else 1.0
         nn.init.uniform_(linear.weight, -bound, bound)
         layers += [linear, activation(omega)]
     return nn.Sequential(*layers[:-1])

@@ -8,6 +8,7 @@ from spectrain.plots.figures import (
     reconstruction_figure,
     spectrum_figure,
 )
+from spectrain.plots.method_map import gain_map_figure, initialisation_figure
 from spectrain.plots.physics import convergence_figure, kernel_figure, map_figure, profile_figure, save_animation
 from spectrain.plots.race import pictures_figure, race_figure
 from spectrain.plots.style import load_arrays, save_figure, svg_text
@@ -27,6 +28,8 @@ __all__ = [
     "bias_figure",
     "convergence_figure",
     "decay_figure",
+    "gain_map_figure",
+    "initialisation_figure",
     "kernel_figure",
     "learning_steps_figure",
     "load_arrays",

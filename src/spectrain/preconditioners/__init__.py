@@ -3,6 +3,7 @@
 from spectrain.preconditioners.auto import AutoPreconditioner
 from spectrain.preconditioners.base import Preconditioner
 from spectrain.preconditioners.batch_side import BatchPreconditioner
+from spectrain.preconditioners.choice import PAYS, USELESS
 from spectrain.preconditioners.grid_tail import GridPreconditioner
 from spectrain.preconditioners.guard import Guard
 from spectrain.preconditioners.interpolation import interpolate_grid
@@ -21,7 +22,9 @@ from spectrain.preconditioners.step_size import (
 
 __all__ = [
     "EXTENSIONS",
+    "PAYS",
     "PLACEMENTS",
+    "USELESS",
     "AutoPreconditioner",
     "BatchPreconditioner",
     "GridPreconditioner",

@@ -47,7 +47,7 @@ class BatchSizeStudy:
     """
 
     seed: int = 0
-    seeds: int = 3
+    repeats: int = 3
     width: int = 1024
     height: float = 0.05
     frequency: int = 4
@@ -58,7 +58,7 @@ class BatchSizeStudy:
     most_steps: int = 4_000
 
     def __post_init__(self) -> None:
-        check_whole(self, "seeds", "width", "frequency", "batch_sizes", "most_steps")
+        check_whole(self, "repeats", "width", "frequency", "batch_sizes", "most_steps")
         check_whole(self, "rank", least=2)
         check_whole(self, "points", least=2 * self.rank)
         check_number(self, "height")
@@ -113,7 +113,7 @@ class BatchSizeStudy:
 
     def _cell(self, method: int, m: int, eta: float) -> dict[str, Any]:
         """The fewest steps over the step sizes; of the median over draws of the batches."""
-        draws = 1 if m == self.points else self.seeds
+        draws = 1 if m == self.points else self.repeats
         steps = [[self._steps(method, m, share * eta, s) for s in range(draws)] for share in SHARES]
         return {"steps": min(float(np.median(row)) for row in steps), "of_each": np.array(steps)}
 

@@ -64,7 +64,7 @@ def relative(f: Tensor, reference: Tensor) -> float:
 
 def check(study: Any) -> None:
     """Raise InputError for widths, seeds, points or steps that cannot be used."""
-    check_whole(study, "widths", "seeds", "most_steps")
+    check_whole(study, "widths", "repeats", "most_steps")
     check_whole(study, "points", least=RANK + 2)
     if not isinstance(study.widths, Sequence) or len(set(study.widths)) < 2:
         raise InputError(

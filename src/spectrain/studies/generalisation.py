@@ -50,7 +50,7 @@ class GeneralisationStudy:
     """
 
     seed: int = 0
-    seeds: int = 3
+    repeats: int = 3
     width: int = 1024
     height: float = 0.1
     strengths: Sequence[float] = (-0.5, 0.0, 0.25, 0.5, 0.75, 1.0)
@@ -61,7 +61,7 @@ class GeneralisationStudy:
     fixed: int = 100
 
     def __post_init__(self) -> None:
-        check_whole(self, "seeds", "width", "rank", "steps")
+        check_whole(self, "repeats", "width", "rank", "steps")
         check_whole(self, "points", least=self.rank + 2)
         check_number(self, "height")
         check_number(self, "strengths", above=-4.0, most=1.0)
@@ -74,12 +74,12 @@ class GeneralisationStudy:
 
     def run(self, cells: Cells) -> Findings:
         """Every target, noise and draw, with every strength."""
-        cells.total = len(TARGETS) * len(self.noises) * self.seeds
-        shape = (len(TARGETS), len(self.noises), self.seeds, len(self.strengths), len(self.steps))
+        cells.total = len(TARGETS) * len(self.noises) * self.repeats
+        shape = (len(TARGETS), len(self.noises), self.repeats, len(self.strengths), len(self.steps))
         network, theory = np.empty(shape), np.empty(shape)
         for i, target in enumerate(TARGETS):
             for j, noise in enumerate(self.noises):
-                for s in range(self.seeds):
+                for s in range(self.repeats):
                     cell = cells(
                         f"{target}, noise {noise:g}, seed {s}",
                         partial(self._cell, target, noise, self.seed + s),

@@ -30,7 +30,7 @@ class SameSolutionStudy:
     """
 
     seed: int = 0
-    seeds: int = 3
+    repeats: int = 3
     widths: Sequence[int] = (64, 256, 1024, 4096)
     points: int = 8
     most_steps: int = 60_000
@@ -41,12 +41,12 @@ class SameSolutionStudy:
     def run(self, cells: Cells) -> Findings:
         """Train every width and seed with each S, from the same weights."""
         names = ["S = I", f"flatten({RANK})", f"power(.5, {RANK})", "random positive definite"]
-        cells.total = len(names) * len(self.widths) * self.seeds
+        cells.total = len(names) * len(self.widths) * self.repeats
         problem = Problem(self.points)
-        predictions = np.empty((len(names), len(self.widths), self.seeds, problem.test_points))
+        predictions = np.empty((len(names), len(self.widths), self.repeats, problem.test_points))
         worst = 0.0
         for w, width in enumerate(self.widths):
-            for s in range(self.seeds):
+            for s in range(self.repeats):
                 for j in range(len(names)):
                     cell = cells(
                         f"width {width} seed {s} S{j}",

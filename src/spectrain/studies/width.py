@@ -27,7 +27,7 @@ class WidthStudy:
     """
 
     seed: int = 0
-    seeds: int = 3
+    repeats: int = 3
     widths: Sequence[int] = (64, 256, 1024, 4096)
     points: int = 8
     most_steps: int = 20_000
@@ -37,12 +37,12 @@ class WidthStudy:
 
     def run(self, cells: Cells) -> Findings:
         """Train every width, seed and map."""
-        cells.total = 2 * len(self.widths) * self.seeds
+        cells.total = 2 * len(self.widths) * self.repeats
         problem = Problem(self.points)
-        distance = np.empty((4, len(self.widths), self.seeds))
+        distance = np.empty((4, len(self.widths), self.repeats))
         worst = 0.0
         for w, width in enumerate(self.widths):
-            for s in range(self.seeds):
+            for s in range(self.repeats):
                 for j, g in enumerate((identity(), flatten(RANK))):
                     cell = cells(
                         f"width {width} seed {s} {'with S' if j else 'plain'}",

@@ -2,11 +2,9 @@
 
 import csv
 import json
+import math
 import re
-import subprocess
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
@@ -16,7 +14,7 @@ from omegaconf import DictConfig
 
 from spectrain import InputError
 from spectrain.cli import race_cells
-from spectrain.cli.compare import compare
+from spectrain.cli.compare import _contest, compare
 from spectrain.cli.config_dir import config_dir
 from spectrain.cli.race_cells import Cell, run_cell
 
@@ -29,20 +27,18 @@ def configure(*overrides: str) -> DictConfig:
         return compose("compare", list(overrides))
 
 
-Program = Callable[[list[str]], None]
-
-
 @pytest.fixture
 def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
-    """The overrides of every training so far; a step takes .1 s, with S .2 s, and S gives 10 dB more."""
+    """The overrides of every training so far; a step takes .1 s, with S .2 s, and S gives 10 or 11 dB more."""
     calls: list[list[str]] = []
 
-    def program(command: list[str], **_: Any) -> subprocess.CompletedProcess[str]:
-        words = command[3:]
+    def program(words: list[str], log: Path) -> int:
         calls.append(words)
         given = dict(word.split("=", 1) for word in words)
-        if given["optimizer.lr"] == "0.02" and given["preconditioner"] == "sample" and given["seed"] == "1":
-            return subprocess.CompletedProcess(command, 2, "", "warning: hot\nerror: The loss is nan.\n")
+        hot = given["optimizer.lr"] == "0.02"
+        if (hot and given["preconditioner"] == "sample" and given["seed"] == "1") or given["optimizer"] == "muon":
+            log.write_text("step 1\nwarning: hot\nerror: The loss is nan.\n")
+            return 2
         S = given["preconditioner"] == "sample"
         folder = Path(given["paths.run_dir"].strip("'"))
         (folder / "figures").mkdir(parents=True)
@@ -51,24 +47,33 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             writer = csv.writer(file)
             writer.writerow(["step", "seconds", "cpu_seconds", "psnr"])
             for step in (0, steps // 3, steps):
-                writer.writerow([step, 0, 0.5 + step * (0.2 if S else 0.1), step + 10 * S])
+                writer.writerow([step, 0, 0.5 + step * (0.2 if S else 0.1), step + (10 + hot) * S])
         picture = np.zeros((4, 4, 1))
         np.savez(folder / "figures" / "reconstruction.npz", target=picture, reconstruction=picture)
         (folder / "summary.json").write_text("{}")
-        return subprocess.CompletedProcess(command, 0, "", "")
+        return 0
 
-    monkeypatch.setattr(race_cells.subprocess, "run", program)
+    monkeypatch.setattr(race_cells, "train_apart", program)
     return calls
 
 
 def test_every_cell_gets_the_same_time(trained: list[list[str]], tmp_path: Path) -> None:
     table = compare(configure(*SMALL, f"output_dir={tmp_path}"))
     assert [(s.method, s.steps) for s in table] == [("soap", 25), ("soap_S", 12)]  # (3 - .5) / .1 and / .2
-    assert len(trained) == 2 * 2 + 2 * 2 * 2
+    assert len(trained) == 2 * 2 + 2 * 2 + 2, "short runs, trials with the first seed, the best ones with the other"
     rates = [word for words in trained for word in words if word.startswith("optimizer.lr=")]
     assert {*rates} == {"optimizer.lr=0.01", "optimizer.lr=0.02"}
     methods = ["sample" if "preconditioner=sample" in words else "none" for words in trained[4:]]
-    assert methods == ["none", "sample"] * 4, "methods take turns"
+    assert methods == ["none", "sample"] * 3, "methods take turns"
+
+
+def test_the_best_trial_of_the_first_seed_is_made_with_the_others(trained: list[list[str]], tmp_path: Path) -> None:
+    """The program gives more with S at twice the rate."""
+    compare(configure(*SMALL, "seeds=[0,2,3]", f"output_dir={tmp_path}"))
+    words = [dict(word.split("=", 1) for word in words) for words in trained[8:]]
+    assert [(w["seed"], w["preconditioner"], w["optimizer.lr"]) for w in words] == [
+        (seed, side, rate) for seed in "23" for side, rate in (("none", "0.01"), ("sample", "0.02"))
+    ]
 
 
 def test_a_finished_cell_is_not_run_again(trained: list[list[str]], tmp_path: Path) -> None:
@@ -77,7 +82,7 @@ def test_a_finished_cell_is_not_run_again(trained: list[list[str]], tmp_path: Pa
     assert compare(configure(*SMALL, f"output_dir={tmp_path}")) == first
     assert len(trained) == done
     compare(configure(*SMALL, "seeds=[0,1,2]", f"output_dir={tmp_path}"))
-    assert len(trained) == done + 4
+    assert len(trained) == done + 2
 
 
 def test_what_is_written(trained: list[list[str]], tmp_path: Path) -> None:
@@ -97,12 +102,50 @@ def test_what_is_written(trained: list[list[str]], tmp_path: Path) -> None:
     assert len(figures) == len({*figures}) == 2, "figures of one page must not share ids"
 
 
+def test_several_budgets_are_several_tasks_with_the_same_short_runs(trained: list[list[str]], tmp_path: Path) -> None:
+    table = compare(configure(*SMALL, "budget=[3,8]", f"output_dir={tmp_path}"))
+    found = [(s.task, s.method, s.steps) for s in table]
+    assert found == [
+        ("camera_64_3s", "soap", 25),
+        ("camera_64_3s", "soap_S", 12),
+        ("camera_64_8s", "soap", 75),
+        ("camera_64_8s", "soap_S", 38),
+    ]
+    assert len(trained) == 2 * 2 + 2 * 2 * (2 + 1)
+    assert "gets 3 or 8 CPU seconds" in (tmp_path / "index.html").read_text()
+
+
+def test_a_method_that_cannot_be_run_is_failed_and_the_race_goes_on(trained: list[list[str]], tmp_path: Path) -> None:
+    table = compare(configure(*SMALL, "methods=[muon,soap]", f"output_dir={tmp_path}"))
+    assert [(s.method, s.failed, s.steps) for s in table] == [("muon", 1, 10), ("soap", 0, 25)]
+    assert "The loss is nan." in (tmp_path / "index.html").read_text()
+
+
+def test_the_target_may_be_given(trained: list[list[str]], tmp_path: Path) -> None:
+    table = compare(configure(*SMALL, "race.target=8", f"output_dir={tmp_path}"))
+    assert [(s.target, s.seconds) for s in table] == [(8, 1.3), (8, 0.5)]  # 0, 8, 25 without; 10 at once with S
+
+
+def test_trials_multiply_the_damping_where_there_is_no_rate(tmp_path: Path) -> None:
+    contest = _contest(configure("race=poisson"), "poisson2d", "gauss_newton")
+    assert (contest.knob, contest.value) == ("optimizer.mu", 1e-10)
+    assert _contest(configure("race=poisson"), "poisson2d", "adam").knob == "optimizer.lr"
+    cell = Cell("poisson2d", "gauss_newton", contest.words, 0, 3e-10, 5, knob=contest.knob)
+    assert "optimizer.mu=3e-10" in cell.overrides()
+
+
 @pytest.mark.parametrize(
     ("word", "says"),
     [
         ("tasks=[camera_46]", "Did you mean camera_64"),
         ("methods=[sopa]", "there is no 'sopa'"),
-        ("race.better=more", "higher or lower"),
+        ("race.better=more", "one of higher, lower"),
+        ("race.target=far", "race.target"),
+        ("race.common=[1]", "race.common"),
+        ("race.baselines=[sopa]", "must name some"),
+        ("race.baselines=[]", "must name some"),
+        ("budget=[]", "budget"),
+        ("budget=[5,0]", "budget"),
         ("budget=-1", "budget=-1"),
         ("seeds=[]", "seeds"),
         ("rates=[0]", "rates"),
@@ -132,3 +175,10 @@ def test_a_cell_is_trained_by_the_program(tmp_path: Path) -> None:
     assert run_cell(Cell("tiny", "bad", (*words, "model.depth=-1"), 0, 0.01, 4), tmp_path).error.startswith(
         "model.depth"
     )
+
+
+@pytest.mark.slow
+def test_an_equation_is_raced_too(tmp_path: Path) -> None:
+    words = ("race=poisson", "tasks=[poisson2d]", "methods=[adam,gauss_newton]", "seeds=[0]", "rates=[1]", "budget=2")
+    table = compare(configure(*words, "race.target=0.01", "calibration_steps=5", f"output_dir={tmp_path}"))
+    assert {s.method: math.isinf(s.seconds) for s in table} == {"adam": True, "gauss_newton": False}

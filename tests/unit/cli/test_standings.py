@@ -40,6 +40,16 @@ def test_the_best_baseline_sets_the_target_and_the_fastest_the_time() -> None:
     assert [s.baseline for s in table.values()] == [True, True, False]
 
 
+def test_a_target_may_be_given_or_set_a_little_easier() -> None:
+    results = [result("soap", 0, 0.1, 10, 20, 30), result("soap_S", 0, 0.1, 19, 29.95, 30)]
+    given = standings(results, {"soap"}, PSNR, target=20)
+    assert [(s.target, s.seconds) for s in given] == [(20, 2), (20, 2)]
+    easier = standings(results, {"soap"}, PSNR, slack=0.1)
+    assert [(s.target, s.seconds) for s in easier] == [(29.9, 3), (29.9, 2)]
+    errors = [result("soap", 0, 0.1, 0.5, 0.1, metric=ERROR)]
+    assert standings(errors, {"soap"}, ERROR, slack=0.4)[0].seconds == 1
+
+
 def test_ours_cannot_set_the_target() -> None:
     table = by_method([result("soap", 0, 0.1, 20), result("soap_S", 0, 0.1, 99)])
     assert table["soap_S"].target == 20

@@ -12,9 +12,11 @@ from matplotlib.figure import Figure
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from spectrain import InputError
+from spectrain.cli import build
 from spectrain.cli.overrides import composed
 from spectrain.cli.sized import register_sized
 from spectrain.cli.train import train
+from spectrain.cli.validation import validate
 from spectrain.studies import Cells, Findings
 
 THIS = __name__
@@ -121,6 +123,25 @@ def test_the_runs_of_a_study_are_told_the_persons_own_words(tmp_path: Path) -> N
     made = OmegaConf.load(folder / "cells" / "lr_0.02" / "config.yaml")
     assert (made.model.width, made.optimizer.lr) == (8, 0.02)
     assert "run folder" in (folder / "cells" / "lr_0.01.log").read_text()
+
+
+def test_the_runs_follow_the_experiments_file_and_the_seed_and_cannot_be_told_two_things(tmp_path: Path) -> None:
+    small = ["experiment=initialisation", "data.size=16", "model.width=8", "trainer.max_steps=2", "seed=3"]
+    small += ["preconditioner=none", "figures=false", "trainer.accelerator=cpu"]
+    run(settings("TwoRuns", tmp_path, "logger=none", *small[1:], f"paths.run_dir={tmp_path / 'a'}"), *small)
+    made = OmegaConf.load(tmp_path / "a" / "cells" / "lr_0.01" / "config.yaml")
+    assert (made.seed, made.study, made.data.size) == (3, None, 16)
+    words = ["optimizer.lr=0.1", *small]
+    with pytest.raises(InputError, match=r"optimizer\.lr cannot be set here"):
+        run(settings("TwoRuns", tmp_path, "logger=none", *words[2:]), *words)
+
+
+def test_the_rules_know_lists_of_two_sizes() -> None:
+    cfg = composed(["study=digits_seeds"])
+    validate(cfg)
+    cfg.size = "paper"
+    validate(cfg)
+    assert build.build(cfg, "study").seeds == [0, 1, 2, 3, 4]
 
 
 def test_a_value_may_have_two_sizes() -> None:

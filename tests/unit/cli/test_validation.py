@@ -59,7 +59,7 @@ POSITIVE_INTS = [
 ]  # fmt: skip
 SIZES = [None, 1, 64, [12, 16]]
 NO_SIZES = [0, -1, 1.5, "64", True, float("nan"), [12], [12, 0], [12, 1.5], [1, 2, 3], {"a": 1}]
-POSITIVE_FLOATS = ["optimizer.lr", "model.scale", "model.omega"]
+POSITIVE_FLOATS = ["optimizer.lr", "model.scale", "model.omega", "model.weight_scale"]
 NOT_POSITIVE = [0, -1, -0.5, float("nan"), float("inf"), float("-inf"), "many", "", True, False, None, [1], {"a": 1}]
 
 
@@ -93,6 +93,15 @@ def test_a_rate_is_finite_and_above_0(key: str, value: Any) -> None:
 @pytest.mark.parametrize(
     ("key", "value"),
     [
+        ("optimizer.tolerance_grad", -1e-9),
+        ("optimizer.tolerance_change", float("nan")),
+        ("study.seconds", 0),
+        ("study.seconds", "long"),
+        ("study.warmup", 1.5),
+        ("study.few", 0),
+        ("study.seeds", [-1]),
+        ("study.networks", "mlp"),
+        ("study.optimizers", [1]),
         ("seed", -1),
         ("seed", 2**32),
         ("seed", 1.5),

@@ -1,5 +1,7 @@
 """The library's networks: shapes, scales, kernels, the centred output."""
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -43,6 +45,18 @@ def test_activations_are_their_formulas() -> None:
 def test_finer_draws_the_first_biases_wide() -> None:
     first = finer(2, 1, width=256, first_bias_scale=5.0)[0]
     assert 4.5 < float(first.bias.detach().abs().max()) < 5.0
+
+
+@pytest.mark.parametrize("make", [siren, finer])
+def test_weight_scale_multiplies_all_weights_but_the_last_layers(make: Any) -> None:
+    torch.manual_seed(0)
+    plain = make(2, 1, width=8, depth=2)
+    torch.manual_seed(0)
+    scaled = make(2, 1, width=8, depth=2, weight_scale=3.0)
+    weights = [name for name, _ in plain.named_parameters() if name.endswith("weight")]
+    for name, p in plain.named_parameters():
+        factor = 3.0 if name in weights[:-1] else 1.0
+        torch.testing.assert_close(scaled.get_parameter(name), factor * p)
 
 
 def test_ntk_parameterisation_keeps_the_kernel_as_the_width_grows() -> None:

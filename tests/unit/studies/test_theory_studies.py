@@ -26,12 +26,12 @@ TINY: list[tuple[Any, dict[str, Any], int]] = [
         {"width": 64, "frequencies": [1, 2], "points": 20, "degrees": [1], "sphere_points": 30, "most_steps": 40},
         6,
     ),
-    (WidthStudy, {"seeds": 1, "widths": [8, 16], "most_steps": 20}, 4),
-    (SameSolutionStudy, {"seeds": 1, "widths": [8, 16], "most_steps": 20}, 8),
+    (WidthStudy, {"repeats": 1, "widths": [8, 16], "most_steps": 20}, 4),
+    (SameSolutionStudy, {"repeats": 1, "widths": [8, 16], "most_steps": 20}, 8),
     (
         GeneralisationStudy,
         {
-            "seeds": 1,
+            "repeats": 1,
             "width": 32,
             "strengths": [-0.5, 0, 1],
             "noises": [0, 0.3],
@@ -43,7 +43,7 @@ TINY: list[tuple[Any, dict[str, Any], int]] = [
         4,
     ),
     (SpectralBiasStudy, {"picture": 10, "width": 16, "rank": 8, "steps": 6}, 2),
-    (BatchSizeStudy, {"seeds": 1, "width": 32, "points": 12, "rank": 4, "batch_sizes": [1, 12], "most_steps": 30}, 7),
+    (BatchSizeStudy, {"repeats": 1, "width": 32, "points": 12, "rank": 4, "batch_sizes": [1, 12], "most_steps": 30}, 7),
 ]
 
 
@@ -111,7 +111,7 @@ def test_frequency_12_takes_100_times_fewer_steps_and_all_frequencies_about_as_m
 
 @pytest.mark.slow
 def test_networks_approach_their_kernel_regression_with_and_without_a_preconditioner(tmp_path: Path) -> None:
-    found, _ = run(WidthStudy(seeds=4, widths=[64, 512, 4096]), tmp_path)
+    found, _ = run(WidthStudy(repeats=4, widths=[64, 512, 4096]), tmp_path)
     for name in ("slope_own_kernel", "slope_own_kernel_with_S"):
         assert found.headline[name] < -0.4
     for name in ("slope_limit_kernel", "slope_limit_kernel_with_S"):
@@ -121,7 +121,7 @@ def test_networks_approach_their_kernel_regression_with_and_without_a_preconditi
 
 @pytest.mark.slow
 def test_every_preconditioner_ends_in_the_same_predictor(tmp_path: Path) -> None:
-    found, _ = run(SameSolutionStudy(seeds=2, widths=[64, 1024], most_steps=40_000), tmp_path)
+    found, _ = run(SameSolutionStudy(repeats=2, widths=[64, 1024], most_steps=40_000), tmp_path)
     assert found.headline["largest_distance_at_largest_width"] < 0.01
     for name in ("slope_flatten", "slope_power", "slope_random"):
         assert found.headline[name] < -0.25
@@ -129,7 +129,7 @@ def test_every_preconditioner_ends_in_the_same_predictor(tmp_path: Path) -> None
 
 @pytest.mark.slow
 def test_flattening_costs_on_noisy_aligned_targets_and_pays_on_misaligned_ones_as_predicted(tmp_path: Path) -> None:
-    study = GeneralisationStudy(seeds=2, strengths=[0.0, 1.0], noises=[0.3], steps=[1, 3, 10, 30, 100], fixed=100)
+    study = GeneralisationStudy(repeats=2, strengths=[0.0, 1.0], noises=[0.3], steps=[1, 3, 10, 30, 100], fixed=100)
     found, _ = run(study, tmp_path)
     arrays = found.figures["generalisation"][1]
     for error in (arrays["theory"], arrays["network"]):  # [best time or fixed, target, noise, strength]
@@ -148,7 +148,7 @@ def test_fine_detail_comes_sooner_with_a_flat_spectrum(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_gain_grows_with_the_batch_as_the_theory_says(tmp_path: Path) -> None:
-    found, _ = run(BatchSizeStudy(seeds=1, batch_sizes=[1, 16, 256]), tmp_path)
+    found, _ = run(BatchSizeStudy(repeats=1, batch_sizes=[1, 16, 256]), tmp_path)
     gains = [found.headline[f"gain_at_{m}_parameter_side"] for m in (1, 16, 256)]
     assert gains[0] < gains[1] < gains[2]
     assert found.headline["critical_batch_raised"] > 5

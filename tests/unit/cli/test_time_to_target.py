@@ -1,0 +1,56 @@
+"""The table of bars: its rows name what the races have, and a line says who won."""
+
+import importlib.util
+import math
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from spectrain.cli.overrides import composed
+from spectrain.cli.race_cells import Cell, Result
+from spectrain.cli.standings import Metric, standings
+
+SCRIPT = Path(__file__).parents[3] / "scripts" / "benchmarks" / "time_to_target.py"
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("time_to_target", SCRIPT)
+    assert spec is not None and spec.loader is not None
+    module = sys.modules["time_to_target"] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_rows_name_what_the_races_have(script: ModuleType) -> None:
+    races = {name: composed([f"race={name}"], "compare").race for name in {r.race for r in script.ROWS.values()}}
+    for name, row in script.ROWS.items():
+        race = races[row.race]
+        assert row.task in race.tasks and {*row.baselines, *row.ours} <= {*race.methods}, name
+        assert not {*row.baselines} & {*row.ours}, name
+
+
+def cell(method: str, *values: float) -> Result:
+    rows = tuple({"cpu_seconds": float(i + 1), "psnr": value} for i, value in enumerate(values))
+    return Result(Cell("camera_64", method, (), 0, 0.01, 10), Path("folder"), rows)
+
+
+@pytest.mark.parametrize(
+    ("ours", "target", "says"),
+    [
+        ((30.0, 41.0), None, ["adam_S 2.0 s", "0.50", "MISSED"]),
+        ((41.0, 42.0), None, ["adam_S 1.0 s", "0.25", "met"]),
+        ((30.0, 39.0), None, ["not reached"]),
+        ((30.0, 60.0), 50.0, ["none in 20 s", "< 0.10", "met"]),
+    ],
+)
+def test_a_line_of_the_table(
+    script: ModuleType, ours: tuple[float, ...], target: float | None, says: list[str]
+) -> None:
+    results = [cell("adam", 10, 20, 30, 40), cell("adam_S", *ours)]
+    table = standings(results, {"adam"}, Metric("psnr", higher=True), target)
+    line = script.verdict("relu_64", script.ROWS["relu_64"], table, 20.0)
+    assert all(word in line for word in says), line
+    assert math.isfinite(script.ROWS["relu_64"].bar)
