@@ -65,9 +65,9 @@ def save_bias_animation(
     """A GIF over the steps: target and reconstructions above, the share of the energy left at each radius below."""
     with matplotlib.rc_context({**STYLE, "savefig.dpi": 90}):
         figure = Figure(figsize=(6.2, 4.4), layout="constrained")
-        parts = figure.subplot_mosaic([["0", "1", "2"], ["e", "e", "e"]], height_ratios=[1.25, 1])
+        parts: dict[str, Any] = figure.subplot_mosaic([["0", "1", "2"], ["e", "e", "e"]], height_ratios=[1.25, 1])
         shown = [np.broadcast_to(target, pictures.shape[1:]), *pictures]
-        grey = {"cmap": "gray", "vmin": -1, "vmax": 1, "interpolation": "nearest"}
+        grey: dict[str, Any] = {"cmap": "gray", "vmin": -1, "vmax": 1, "interpolation": "nearest"}
         images = []
         for j, (name, values) in enumerate(zip(("target", *method), shown, strict=True)):
             axis = parts[str(j)]

@@ -54,7 +54,8 @@ class Problem:
         """f_0 + k(z, X) K^-1 (y - f_0): what the linearised network ends in."""
         with torch.no_grad():
             fitted = KernelRegression(kernel, ridge=0.0).fit(self.x, self.y - network(self.x))
-            return network(self.z) + fitted.predict(self.z)
+            f: Tensor = network(self.z) + fitted.predict(self.z)
+        return f
 
 
 def relative(f: Tensor, reference: Tensor) -> float:
@@ -63,7 +64,7 @@ def relative(f: Tensor, reference: Tensor) -> float:
 
 
 def check(study: Any) -> None:
-    """Raise InputError for widths, seeds, points or steps that cannot be used."""
+    """Raise InputError for widths, repeats, points or steps that cannot be used."""
     check_whole(study, "widths", "repeats", "most_steps")
     check_whole(study, "points", least=RANK + 2)
     if not isinstance(study.widths, Sequence) or len(set(study.widths)) < 2:

@@ -29,7 +29,7 @@ def descend(
 
     eta_t = rate(t), which may refresh S first. The caller stops by leaving its loop.
     """
-    parameters = list(network.parameters())
+    parameters: list[Tensor] = list(network.parameters())
     t = 0
     while True:
         with torch.no_grad():

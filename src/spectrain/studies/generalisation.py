@@ -126,7 +126,7 @@ class GeneralisationStudy:
         return torch.stack(out)
 
     def _findings(self, network: np.ndarray, theory: np.ndarray) -> Findings:
-        # [targets, noises, seeds, A, T] -> stopped at the best time, and after `fixed` steps: [2, targets, noises, A]
+        # [targets, noises, repeats, A, T] -> stopped at the best time, and after `fixed` steps: [2, targets, noises, A]
         at = list(self.steps).index(self.fixed)
         stopped = [np.stack([error.min(-1).mean(2), error[..., at].mean(2)]) for error in (network, theory)]
         gap = np.abs(np.log10(stopped[0] / stopped[1]))

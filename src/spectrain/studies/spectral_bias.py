@@ -56,7 +56,7 @@ class SpectralBiasStudy:
         check_whole(self, "width", "depth", "every", "steps")
         check_whole(self, "rank", least=2)
         check_number(self, "alpha", most=1)
-        check_whole(self, "picture", least=8)
+        check_whole(self, "picture", least=RINGS[-1] + 1)  # so that no ring is empty
         if self.rank + 1 >= self.picture**2 // 2:
             raise InputError(f"study.rank={self.rank} cannot be used; a picture of {self.picture} has too few pixels.")
 

@@ -42,8 +42,8 @@ TINY: list[tuple[Any, dict[str, Any], int]] = [
         },
         4,
     ),
-    (SpectralBiasStudy, {"picture": 10, "width": 16, "rank": 8, "steps": 6}, 2),
-    (BatchSizeStudy, {"repeats": 1, "width": 32, "points": 12, "rank": 4, "batch_sizes": [1, 12], "most_steps": 30}, 7),
+    (SpectralBiasStudy, {"picture": 17, "width": 16, "rank": 8, "steps": 5}, 2),
+    (BatchSizeStudy, {"repeats": 1, "width": 32, "points": 12, "rank": 4, "batch_sizes": [1, 12], "most_steps": 8}, 7),
 ]
 
 
@@ -83,7 +83,7 @@ def test_a_tiny_study_runs_is_drawn_and_goes_on_from_its_cells(
         (GeneralisationStudy, {"fixed": 101}, r"study.fixed=101 must be one of study.steps"),
         (GeneralisationStudy, {"strengths": [2]}, r"study.strengths=\[2\] .* at most 1"),
         (GeneralisationStudy, {"noises": 0.1}, r"study.noises=0.1 must be a list"),
-        (SpectralBiasStudy, {"picture": 10, "rank": 60}, r"study.rank=60 .* too few pixels"),
+        (SpectralBiasStudy, {"picture": 17, "rank": 144}, r"study.rank=144 .* too few pixels"),
         (BatchSizeStudy, {"batch_sizes": [512]}, r"study.batch_sizes=\[512\] .* up to study.points=256"),
     ],
 )
