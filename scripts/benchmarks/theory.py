@@ -1,7 +1,8 @@
-"""The theory's claims, measured and drawn: consistency of the modified kernel, the common limit, predicted dynamics.
+"""The theory's claims, measured and drawn: consistency of the modified kernel, predicted dynamics, every map.
+
+The claims about trained networks are experiments: docs/experiments.md.
 
 OMP_NUM_THREADS=1 python scripts/benchmarks/theory.py consistency    # prints a table, draws docs/images/consistency.svg
-OMP_NUM_THREADS=1 python scripts/benchmarks/theory.py limit          # docs/images/common_limit.svg
 OMP_NUM_THREADS=1 python scripts/benchmarks/theory.py dynamics       # docs/images/dynamics.svg
 OMP_NUM_THREADS=1 python scripts/benchmarks/theory.py maps           # docs/images/maps.svg
 """
@@ -9,6 +10,7 @@ OMP_NUM_THREADS=1 python scripts/benchmarks/theory.py maps           # docs/imag
 import argparse
 import math
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import matplotlib
@@ -20,12 +22,13 @@ from torch import Tensor
 
 from spectrain import plots, spectral_maps
 from spectrain.kernels import empirical_ntk
-from spectrain.models import mlp
 from spectrain.regression import ModifiedSpectrumKernel
-from spectrain.spectral_maps import SpectralMap, custom, flatten, identity, power
+from spectrain.spectral_maps import custom, flatten, identity, power
 from spectrain.spectrum import Spectrum
 from spectrain.spectrum.dynamics import predict_residual
 from spectrain.spectrum.frequencies import energy_per_frequency
+from spectrain.studies.descent import descend, first_modes
+from spectrain.studies.two_layer import circle, even_angles, two_layer
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
 
@@ -103,20 +106,22 @@ def consistency() -> None:
 
 def dynamics() -> None:
     """Two frequencies on a circle: what the first kernel predicts, and what a wide network does, without and with S."""
-    x, angle = circle(64)
-    y = (torch.cos(angle) + torch.cos(6 * angle)).double()
-    torch.manual_seed(0)
-    net = mlp(2, 1, width=4096, depth=1, activation="relu", bias_scale=1.0).double()
-    spectrum = Spectrum.from_kernel(empirical_ntk(net, x.double()).detach())
+    angle = even_angles(64)
+    x, y = circle(angle), torch.cos(angle) + torch.cos(6 * angle)
+    spectrum = Spectrum.from_kernel(empirical_ntk(two_layer(2, 4096, 0), x).detach())
     steps = sorted({int(t) for t in np.logspace(0, 3, 19).round()})
     predicted, measured = [], []
     start = energy_per_frequency(y)[[1, 6]]
     for g in (identity(), flatten(14)):
-        eta = 0.2 / float((spectrum.ratio(g) * spectrum.eigenvalues).max())
+        network = two_layer(2, 4096, 0)
+        S, g_max = first_modes(network, x, g)
+        eta = 0.2 / g_max
         theory = predict_residual(spectrum, -y, g, eta, steps)
         predicted.append([(energy_per_frequency(r)[[1, 6]] / start).tolist() for r in theory])
-        trained = residuals(net, x.double(), y, g, eta, steps)
-        measured.append([(energy_per_frequency(r)[[1, 6]] / start).tolist() for r in trained])
+        with torch.no_grad():
+            shifted = network(x) + y[:, None]
+        path = islice(descend(network, x, shifted, S, lambda _, eta=eta: eta), max(steps) + 1)  # type: ignore[misc]
+        measured.append([(energy_per_frequency(r)[[1, 6]] / start).tolist() for t, r in path if t in steps])
     figure = plots.decay_figure(
         np.array(steps),
         np.array(predicted),
@@ -127,31 +132,9 @@ def dynamics() -> None:
     save(figure, "dynamics")
 
 
-def residuals(
-    initial: torch.nn.Module, x: Tensor, y: Tensor, g: SpectralMap, eta: float, steps: list[int]
-) -> list[Tensor]:
-    """f(w_t) - f(w_0) - y after each of `steps` steps with S of the first kernel."""
-    net = mlp(2, 1, width=4096, depth=1, activation="relu", bias_scale=1.0).double()
-    net.load_state_dict(initial.state_dict())
-    spectrum = Spectrum.from_kernel(empirical_ntk(net, x).detach())
-    V, d = spectrum.eigenvectors, (1 - spectrum.ratio(g))[:, None]
-    shift, out = net(x).detach(), []
-    for step in range(1, max(steps) + 1):
-        f = net(x)
-        r = f.detach() - shift - y
-        gradients = torch.autograd.grad(f, list(net.parameters()), (r - V @ (d * (V.T @ r))) / len(x))
-        with torch.no_grad():
-            for p, gradient in zip(net.parameters(), gradients, strict=True):
-                p -= eta * gradient
-        if step in steps:
-            out.append(net(x).detach() - shift - y)
-    return out
-
-
 def maps() -> None:
     """Every map of the library on the spectrum of the circle."""
-    angle = 2 * math.pi * torch.arange(128, dtype=torch.float64) / 128
-    x = torch.stack([torch.cos(angle), torch.sin(angle)], 1)
+    x = circle(even_angles(128))
     spectrum = Spectrum.from_kernel(kernel(x, x))
     shown = {
         "flatten(20)": flatten(20),
@@ -166,62 +149,9 @@ def maps() -> None:
     save(plots.maps_figure(spectrum.eigenvalues.numpy(), ratios, list(shown)), "maps")
 
 
-def limit() -> None:
-    """Every S > 0 ends in the same predictor: how far two trained networks are apart, by width."""
-    x, angle = circle(8)
-    z, _ = circle(200)
-    y = torch.sin(angle) + 0.5 * torch.cos(2 * angle)
-    means, widths = [], (64, 256, 1024, 4096)
-    print("| width | flatten(5) | power(.5, 5) | training error, largest |\n|---|---|---|---|")
-    for width in widths:
-        distances, worst = [], 0.0
-        for seed in range(3):
-            trained = []
-            for g in (identity(), flatten(5), power(0.5, 5)):
-                torch.manual_seed(seed)
-                net = mlp(2, 1, width=width, depth=1, activation="relu", bias_scale=1.0).double()
-                f, error = train_to_the_end(net, x.double(), y.double(), z.double(), g)
-                trained.append(f)
-                worst = max(worst, error)
-            distances.append([float((f - trained[0]).norm() / trained[0].norm()) for f in trained[1:]])
-        mean = np.mean(distances, 0)
-        means.append(mean)
-        print(f"| {width} | {mean[0]:.4f} | {mean[1]:.4f} | {worst:.1e} |", flush=True)
-    figure = plots.rate_figure(
-        np.array(widths), np.array(means).T, ["flatten(5)", "power(.5, 5)"], "width", "distance to training without S"
-    )
-    save(figure, "common_limit")
-
-
-def circle(n: int) -> tuple[Tensor, Tensor]:
-    angle = 2 * math.pi * torch.arange(n)[:, None] / n
-    return torch.cat([torch.cos(angle), torch.sin(angle)], 1), angle
-
-
-def train_to_the_end(
-    net: torch.nn.Module, x: Tensor, y: Tensor, z: Tensor, g: Callable[[Tensor], Tensor], steps: int = 5_000
-) -> tuple[Tensor, float]:
-    """Preconditioned gradient descent on |f - y|^2 / 2n with S of the first kernel, step size 1/(3 g_max)."""
-    spectrum = Spectrum.from_kernel(empirical_ntk(net, x).detach())
-    ratio, V = spectrum.ratio(g), spectrum.eigenvectors
-    eta = 1 / (3 * float((ratio * spectrum.eigenvalues).max()))
-    parameters = list(net.parameters())
-    for _ in range(steps):
-        f = net(x)
-        r = (f - y).detach()
-        if float(r.norm() / y.norm()) < 1e-6:
-            break
-        Sr = r - V @ ((1 - ratio)[:, None] * (V.T @ r))
-        gradients = torch.autograd.grad(f, parameters, Sr / len(x))
-        with torch.no_grad():
-            for p, d in zip(parameters, gradients, strict=True):
-                p -= eta * d
-    return net(z).detach(), float((net(x) - y).detach().norm() / y.norm())
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    calls = {"consistency": consistency, "limit": limit, "dynamics": dynamics, "maps": maps}
+    calls = {"consistency": consistency, "dynamics": dynamics, "maps": maps}
     parser.add_argument("what", choices=list(calls))
     calls[parser.parse_args().what]()
 

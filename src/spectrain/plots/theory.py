@@ -73,3 +73,117 @@ def rate_figure(
     axis.xaxis.set_minor_locator(NullLocator())
     axis.legend()
     return figure
+
+
+@styled
+def learning_steps_figure(
+    number: Float[Array, "P K"],
+    predicted: Float[Array, "P M K"],
+    measured: Float[Array, "P M K"],
+    method: Sequence[str] | Array,
+    title: Sequence[str] | Array,
+    xlabel: Sequence[str] | Array,
+    exponent: Sequence[int] | Array,
+) -> Figure:
+    """Steps to learn frequency (or degree) `number` by M methods: theory as lines, training as dots; P panels.
+
+    The dotted line grows like number^exponent, through the last prediction for the first method. nan: not there.
+    """
+    figure = new_figure(3.1)
+    axes = figure.subplots(1, len(title), sharey=True, squeeze=False)[0]
+    for p, axis in enumerate(axes):
+        x = np.asarray(number, float)[p]
+        last = np.flatnonzero(np.isfinite(x))[-1]
+        slope = float(np.asarray(predicted)[p, 0, last]) * (x / x[last]) ** int(exponent[p])
+        axis.plot(x, slope, color="#808080", lw=1, ls=":", label=None)
+        axis.annotate(
+            f"∝ {str(xlabel[p]).split()[-1]}{'⁰¹²³⁴'[int(exponent[p])]}",
+            (x[last // 3], slope[last // 3]),
+            xytext=(6, -10),
+            textcoords="offset points",
+            color="#606060",
+        )
+        for m, label in enumerate(method):
+            axis.plot(x, np.asarray(predicted)[p, m], color=COLOURS[m], label=f"{label}: theory")
+            axis.plot(
+                x, np.asarray(measured)[p, m], color=COLOURS[m], lw=0, marker="o", ms=4.5, label=f"{label}: network"
+            )
+        axis.set(xscale="log", yscale="log", xlabel=str(xlabel[p]), title=str(title[p]))
+        ticks = [v for v in (1, 2, 3, 4, 6, 8, 12, 16, 24) if v <= x[last]]
+        axis.set_xticks(ticks, [str(v) for v in ticks])
+        axis.xaxis.set_minor_locator(NullLocator())
+    axes[0].set_ylabel("steps until it is learned")
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=4)
+    return figure
+
+
+@styled
+def strength_figure(
+    strength: Float[Array, " A"],
+    network: Float[Array, "R K N A"],
+    theory: Float[Array, "R K N A"],
+    noise: Float[Array, " N"],
+    row: Sequence[str] | Array,
+    column: Sequence[str] | Array,
+) -> Figure:
+    """Test error against the strength of a map for each noise: theory as lines, networks as dots; R x K panels."""
+    figure = new_figure(2.1 * len(row) + 0.6)
+    axes = figure.subplots(len(row), len(column), sharex=True, sharey=True, squeeze=False)
+    for r, line in enumerate(axes):
+        for k, axis in enumerate(line):
+            for j, level in enumerate(np.asarray(noise, float)):
+                axis.plot(strength, np.asarray(theory)[r, k, j], color=COLOURS[j], label=f"noise {level:g}: theory")
+                axis.plot(
+                    strength,
+                    np.asarray(network)[r, k, j],
+                    color=COLOURS[j],
+                    lw=0,
+                    marker="o",
+                    ms=4.5,
+                    label=f"noise {level:g}: network",
+                )
+            axis.set(yscale="log", title=f"{column[k]}, {row[r]}")
+            axis.axvline(0, color="#808080", lw=0.8, ls=":")
+    for axis in axes[-1]:
+        axis.set_xlabel("strength α of the map (0: plain, 1: flat)")
+    for line in axes:
+        line[0].set_ylabel("mean squared test error")
+    figure.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=len(noise))
+    return figure
+
+
+@styled
+def batch_size_figure(
+    batch_size: Int[Array, " B"],
+    predicted: Float[Array, "2 B"],
+    measured: Float[Array, "M B"],
+    critical: Float[Array, " 2"],
+    method: Sequence[str] | Array,
+) -> Figure:
+    """Steps to a goal (left) and the gain over the first method (right) against the batch size.
+
+    Theory, as lines, is for plain descent and for either side's preconditioner; the vertical lines are where it says
+    that larger batches stop paying. Networks are dots; nan: never reached.
+    """
+    sizes, steps = np.asarray(batch_size), np.asarray(measured, float)
+    lines = np.asarray(predicted, float)
+    figure = new_figure(3.1)
+    axes = figure.subplots(1, 2)
+    for m, label in enumerate(("theory, plain", "theory, preconditioned")):
+        axes[0].plot(sizes, lines[m], color=COLOURS[m], label=label)
+        for axis in axes:
+            axis.axvline(float(critical[m]), color=COLOURS[m], lw=0.9, ls=":")
+    axes[1].plot(sizes, lines[0] / lines[1], color=COLOURS[1])
+    for m, label in enumerate(method):
+        dots = {"color": COLOURS[m], "lw": 0, "marker": "os^"[m % 3], "ms": 4.5}
+        axes[0].plot(sizes, steps[m], label=str(label), **dots)
+        if m:
+            axes[1].plot(sizes, steps[0] / steps[m], **dots)
+    axes[0].set(ylabel="steps until it is learned", title="Dotted: critical batch size")
+    axes[1].set(ylabel="times fewer steps than plain", title="Gain")
+    for axis in axes:
+        axis.set(xscale="log", yscale="log", xlabel="batch size")
+        axis.set_xticks(sizes, [str(size) for size in sizes])
+        axis.xaxis.set_minor_locator(NullLocator())
+    figure.legend(*axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=3)
+    return figure

@@ -83,6 +83,42 @@ def steps_to_tolerance(
     return torch.where(rate < 1, steps, math.inf)
 
 
+def steps_to_fit(
+    spectrum: Spectrum, residual: Float[Tensor, "n *C"], spectral_map: Map | None, step_size: float, tolerance: float
+) -> float:
+    """The first t with |r_t| <= tolerance |r_0| for this residual, of all modes together; inf where there is none.
+
+    |r_t|^2 = sum_i (1 - eta g_i)^2t (v_i . r_0)^2 + what lies outside the k modes. It falls, so bisection finds t.
+    Raises InputError as `steps_to_tolerance`.
+    """
+    _check(step_size, 0.0)
+    if not 0 < tolerance < 1:
+        raise InputError(f"tolerance={tolerance} must be between 0 and 1.")
+    left = (1 - step_size * spectrum.eigenvalues * spectrum.ratio(spectral_map or identity())).abs()
+    r = residual.to(spectrum.eigenvectors).reshape(spectrum.n, -1)
+    energy = (spectrum.eigenvectors.T @ r).square().sum(1)
+    total = float(r.square().sum())
+    outside = total - float(energy.sum())
+    if float(left.max()) > 1:
+        raise InputError(
+            f"step_size={step_size} must be at most 2 / g_max, {largest_step_size(spectrum, spectral_map):.3g}."
+        )
+
+    def fits(t: int) -> bool:
+        return float((left ** (2 * t) * energy).sum()) + outside <= tolerance**2 * total
+
+    high = 1
+    while not fits(high):
+        high *= 2
+        if high > 2**50:
+            return math.inf
+    low = high // 2  # not fit, or 0
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if fits(middle) else (middle, high)
+    return float(high)
+
+
 def largest_step_size(spectrum: Spectrum, spectral_map: Map | None, momentum: float = 0.0) -> float:
     """2 (1 + beta) / max_i g_i: beyond it some mode grows. From a subset's spectrum it comes out too large."""
     g = spectrum.eigenvalues * spectrum.ratio(spectral_map or identity())

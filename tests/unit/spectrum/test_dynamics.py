@@ -9,7 +9,7 @@ from torch import Tensor
 from spectrain.errors import InputError
 from spectrain.spectral_maps import SpectralMap, flatten, identity, power
 from spectrain.spectrum import Spectrum
-from spectrain.spectrum.dynamics import decay, largest_step_size, predict_residual, steps_to_tolerance
+from spectrain.spectrum.dynamics import decay, largest_step_size, predict_residual, steps_to_fit, steps_to_tolerance
 
 N = 30
 J = torch.randn(N, 80, generator=torch.Generator().manual_seed(0), dtype=torch.float64) @ torch.diag(
@@ -127,3 +127,27 @@ def test_every_preconditioner_ends_in_the_same_predictor() -> None:
 def test_bad_input_is_refused(bad: object) -> None:
     with pytest.raises(InputError):
         bad()  # type: ignore[operator]
+
+
+@pytest.mark.parametrize("g", MAPS)
+def test_steps_to_fit_are_the_first_at_which_the_predicted_residual_is_small_enough(g: SpectralMap) -> None:
+    eta = 0.9 * largest_step_size(SPECTRUM, g)
+    steps = steps_to_fit(SPECTRUM, Y, g, eta, 0.3)
+    before, after = predict_residual(SPECTRUM, Y, g, eta, [int(steps) - 1, int(steps)]).flatten(1).norm(dim=1)
+    assert float(after) <= 0.3 * float(Y.norm()) < float(before)
+
+
+def test_steps_to_fit_one_mode_are_those_of_that_mode() -> None:
+    eta = 1 / float(SPECTRUM.eigenvalues[0])
+    expected = steps_to_tolerance(SPECTRUM, None, eta, 0.05)
+    for i in (1, 7):
+        assert steps_to_fit(SPECTRUM, SPECTRUM.eigenvectors[:, i], None, eta, 0.05) == float(expected[i])
+
+
+def test_what_lies_outside_the_modes_is_never_fitted_and_unstable_steps_are_refused() -> None:
+    head = Spectrum.from_kernel(J @ J.T, 5)
+    assert steps_to_fit(head, Y, None, 1 / float(head.eigenvalues[0]), 0.05) == math.inf
+    with pytest.raises(InputError, match="at most 2 / g_max"):
+        steps_to_fit(SPECTRUM, Y, None, 2.1 / float(SPECTRUM.eigenvalues[0]), 0.05)
+    with pytest.raises(InputError, match="tolerance=1"):
+        steps_to_fit(SPECTRUM, Y, None, 0.1, 1.0)

@@ -1,0 +1,34 @@
+"""Checks of a study's settings, with messages that name the key a person typed."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from spectrain.errors import InputError
+
+
+def check_whole(study: Any, *names: str, least: int = 1) -> None:
+    """Raise InputError unless each is a whole number of at least `least`, or a list of them."""
+    for name in names:
+        value = getattr(study, name)
+        if not _all(value, lambda v: isinstance(v, int) and not isinstance(v, bool) and v >= least):
+            raise InputError(f"study.{name}={value!r} cannot be used; it must be {_kind(value)} of at least {least}.")
+
+
+def check_number(study: Any, *names: str, above: float = 0.0, most: float = float("inf")) -> None:
+    """Raise InputError unless each is a number above `above` and at most `most`, or a list of them."""
+    for name in names:
+        value = getattr(study, name)
+        fits = _all(value, lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and above < v <= most)
+        if not fits:
+            end = f" and at most {most:g}" if most < float("inf") else ""
+            raise InputError(f"study.{name}={value!r} cannot be used; it must lie above {above:g}{end}.")
+
+
+def _all(value: Any, fits: Any) -> bool:
+    if isinstance(value, Sequence) and not isinstance(value, str):
+        return len(value) > 0 and all(fits(v) for v in value)
+    return bool(fits(value))
+
+
+def _kind(value: Any) -> str:
+    return "a list of whole numbers" if isinstance(value, Sequence) and not isinstance(value, str) else "a whole number"
