@@ -73,6 +73,10 @@ rate = Rule(
 )
 seed = Rule(lambda value: _is_int(value) and 0 <= value < 2**32, "a whole number from 0 to 4294967295")
 path = Rule(lambda value: isinstance(value, str) and value != "", "the path of a file or folder, as a text")
+condition_weights = Rule(
+    lambda value: value is None or value == "trace" or OmegaConf.is_dict(value),
+    "numbers by condition, such as {boundary:10}, or trace",
+)
 positive_list = Rule(
     lambda value: OmegaConf.is_list(value) and len(value) > 0 and all(_is_number(v) and v > 0 for v in value),
     "a list of finite numbers above 0, such as [0.5, 1, 2]",
@@ -110,6 +114,8 @@ RULES: dict[str, Rule] = {
     "data.points": positive_int,
     "data.boundary_points": positive_int,
     "data.resample_every_n_steps": optional(positive_int),
+    "data.adaptive": boolean,
+    "data.weights": condition_weights,
     "data.resolution": positive_int,
     "data.grayscale": boolean,
     "data.holdout": boolean,
