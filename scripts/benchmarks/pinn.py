@@ -42,7 +42,7 @@ class FasterKovasznay(eq.Kovasznay):
 
 # equation, width, depth, points inside, on each condition, steps between fresh points for Gauss-Newton, target error
 TASKS: dict[str, tuple[Callable[[], Any], int, int, int, int, int, float]] = {
-    "poisson2d": (eq.Poisson, 64, 1, 900, 120, 0, 1e-3),
+    "poisson2d": (eq.Poisson, 64, 1, 400, 80, 0, 1e-3),
     "poisson2d_10pi": (lambda: eq.Poisson(frequency=10), 64, 3, 900, 120, 1, 5e-2),
     "poisson5d": (lambda: eq.Poisson(5, solution="cosines"), 64, 1, 1000, 200, 1, 1e-2),
     "poisson10d": (lambda: eq.Poisson(10, solution="cosines"), 64, 1, 1000, 300, 1, 1e-2),
