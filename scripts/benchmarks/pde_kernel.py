@@ -70,8 +70,8 @@ def many() -> None:
     loss = float(optimizer.step(r))
     seconds, peak = time.process_time() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
     print(
-        f"64x2, n = 20,000: one step in {seconds:.1f} s, loss {loss:.2e} to {float(r.loss().detach()):.2e}, peak memory of the "
-        f"process {peak:.1f} GiB, {before:.1f} GiB before the step"
+        f"64x2, n = 20,000: one step in {seconds:.1f} s, loss {loss:.2e} to {float(r.loss().detach()):.2e}, "
+        f"peak memory of the process {peak:.1f} GiB, {before:.1f} GiB before the step"
     )
 
 
