@@ -162,12 +162,14 @@ class PhysicsModule(pl.LightningModule):
         """Add version, configuration and preconditioner; a checkpoint holds tensors and primitives only."""
         checkpoint["spectrain_version"] = spectrain.__version__
         checkpoint["config"] = self._config_yaml
-        checkpoint["weights"] = dict(self.problem.weights)
+        if self._data.balanced:
+            checkpoint["weights"] = dict(self.problem.weights)
         if self.preconditioner is not None:
             checkpoint["preconditioner"] = self.preconditioner.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the conditions' weights and the preconditioner."""
-        self.problem.weights = dict(checkpoint.get("weights", self.problem.weights))
+        """Restore weights by kernel trace and the preconditioner."""
+        if self._data.balanced and "weights" in checkpoint:
+            self.problem.weights = dict(checkpoint["weights"])
         if self.preconditioner is not None and "preconditioner" in checkpoint:
             self.preconditioner.load_state_dict(checkpoint["preconditioner"])
