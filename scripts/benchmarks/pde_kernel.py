@@ -2,6 +2,7 @@
 
     python scripts/benchmarks/pde_kernel.py            # 64x3 and 256x3, n = 1,020
     python scripts/benchmarks/pde_kernel.py --large    # 256x3, n = 8,192, with the peak memory; no Jacobian there
+    python scripts/benchmarks/pde_kernel.py --many     # 64x2, n = 20,000: one Gauss-Newton step on the parameters' side
 
 Poisson-2D residuals (Laplacian inside, values on the boundary), float64, tanh. Each time is the best of `--repeats`,
 the two taken in turn; the kernels are compared entry by entry.
@@ -15,14 +16,19 @@ from collections.abc import Callable
 import torch
 
 from spectrain.models import mlp
+from spectrain.optim import GaussNewton
 from spectrain.pde import Problem, Residuals
 from spectrain.pde.equations import Poisson
 
 
-def residuals(width: int, depth: int, inside: int, boundary: int) -> Residuals:
+def poisson(width: int, depth: int, inside: int, boundary: int) -> Problem:
     torch.manual_seed(0)
     network = mlp(2, 1, width=width, depth=depth, activation="tanh", parameterization="standard").double()
-    problem = Problem(Poisson(), network, points=inside, boundary_points=boundary)
+    return Problem(Poisson(), network, points=inside, boundary_points=boundary)
+
+
+def residuals(width: int, depth: int, inside: int, boundary: int) -> Residuals:
+    problem = poisson(width, depth, inside, boundary)
     return problem.residuals(problem.draw(torch.Generator().manual_seed(0)))
 
 
@@ -55,17 +61,34 @@ def large() -> None:
     print(f"256x3, n = {len(K):,}: {seconds:.1f} s, peak memory of the process {peak:.1f} GiB")
 
 
+def many() -> None:
+    problem = poisson(64, 2, 19_000, 1000)
+    r = problem.residuals(problem.draw(torch.Generator().manual_seed(0)))
+    optimizer = GaussNewton(problem.parameters(), mu=1e-8)
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    begun = time.process_time()
+    loss = float(optimizer.step(r))
+    seconds, peak = time.process_time() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    print(
+        f"64x2, n = 20,000: one step in {seconds:.1f} s, loss {loss:.2e} to {float(r.loss().detach()):.2e}, "
+        f"peak memory of the process {peak:.1f} GiB, {before:.1f} GiB before the step"
+    )
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--large", action="store_true")
+    parser.add_argument("--many", action="store_true")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.large:
         large()
-        return
-    for width in (64, 256):
-        compare(width, 3, options.repeats)
+    elif options.many:
+        many()
+    else:
+        for width in (64, 256):
+            compare(width, 3, options.repeats)
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from spectrain.spectrum import Spectrum
 
 RUN = (*TINY, "trainer.max_steps=12", "trainer.val_check_interval=4", "spectrum.every_n_steps=5", "paths.run_dir=r")
 EQUATION = (
-    "experiment=pinn_poisson2d", "data.points=60", "data.boundary_points=20", "data.resolution=9", "~optimizer.mu",
+    "experiment=pinn_poisson2d", "data.points=60", "data.boundary_points=20", "data.resolution=9",
     "optimizer=adam", "preconditioner=sample",
 )  # fmt: skip
 WAYS: dict[str, tuple[str, ...]] = {

@@ -32,7 +32,7 @@ WAYS: dict[str, tuple[str, ...]] = {
     "sample": (*PICTURE, "preconditioner=sample"),
     "parameter": (*PICTURE, "preconditioner=parameter", "optimizer=sgd"),
     "batch": (*PICTURE, "preconditioner=batch", "preconditioner.landmarks=32"),
-    "equation": (*PDE, "~optimizer.mu", "optimizer=adam", "preconditioner=sample"),
+    "equation": (*PDE, "optimizer=adam", "preconditioner=sample"),
 }
 
 

@@ -49,7 +49,8 @@ def test_a_run_leaves_summary_field_and_figures(tmp_path: Path, capsys: pytest.C
     "more",
     [
         pytest.param(("data.resample_every_n_steps=2",), marks=pytest.mark.slow),
-        ("data.resample_every_n_steps=2", "optimizer.momentum=0.5"),
+        ("data.resample_every_n_steps=2", "optimizer.momentum=0.5", "data.weights=trace", "spectrum.every_n_steps=2"),
+        pytest.param(("data.resample_every_n_steps=1", "data.adaptive=true"), marks=pytest.mark.slow),
     ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, more: tuple[str, ...]) -> None:
@@ -109,13 +110,22 @@ REFUSED = {
     "no condition 'edge'": ("+data.weights.edge=1",),
     "Poisson: the weight of boundary is 0": ("+data.weights.boundary=0",),
     "data.points": ("data.points=0",),
+    "Set it to 1": ("data.adaptive=true", "data.resample_every_n_steps=3"),
+    "such as {boundary:10}, or trace": ("data.weights=kernel",),
     "trainer.devices=1": ("trainer.devices=2",),
     "optimizer.mu": ("optimizer.mu=0",),
     "solution sines or cosines": ("+data.equation.solution=waves",),
 }
 
 
-SLOW = ("data.points", "no condition 'edge'", "optimizer.mu", "solution sines or cosines")  # refused by the classes
+SLOW = (  # refused by the classes
+    "data.points",
+    "Set it to 1",
+    "such as {boundary:10}, or trace",
+    "no condition 'edge'",
+    "optimizer.mu",
+    "solution sines or cosines",
+)
 
 
 @pytest.mark.parametrize("message", [pytest.param(m, marks=[pytest.mark.slow] if m in SLOW else []) for m in REFUSED])

@@ -26,7 +26,7 @@ PINN = (
     *("trainer.val_check_interval=2", "trainer.log_every_n_steps=1", "model.width=8", "model.depth=2"),
 )
 
-ADAM = ("optimizer=adam", "optimizer.lr=1e-3", "~optimizer.mu", "preconditioner=sample", "spectral_map=power")
+ADAM = ("optimizer=adam", "optimizer.lr=1e-3", "preconditioner=sample", "spectral_map=power")
 
 
 def csv_columns(folder: Path) -> dict[str, dict[int, float]]:

@@ -24,7 +24,7 @@ from spectrain.models import center_output
 from spectrain.optim import GaussNewton
 
 # Keys beside a _target_ that this program reads itself.
-NOT_ARGUMENTS = ("center_output", "adaptive_lr", "scale_free", "default_alpha")
+NOT_ARGUMENTS = ("center_output", "adaptive_lr", "scale_free", "default_alpha", "damping")
 # What constructors raise for settings that they do not take.
 REFUSALS = (TypeError, ValueError, LookupError, ArithmeticError, ImportError, MisconfigurationException)
 # What a person may switch off is the rest.

@@ -84,6 +84,10 @@ path = Rule(
     "the path of a file or folder, as a text",
 )
 text = Rule(lambda value: isinstance(value, str) and value != "", "a text")
+condition_weights = Rule(
+    lambda value: value is None or value == "trace" or OmegaConf.is_dict(value),
+    "numbers by condition, such as {boundary:10}, or trace",
+)
 positive_list = Rule(
     lambda value: _is_list(value) and len(value) > 0 and all(_is_number(v) and v > 0 for v in value),
     "a list of finite numbers above 0, such as [0.5, 1, 2]",
@@ -140,7 +144,10 @@ RULES: dict[str, Rule] = {
     "data.points": positive_int,
     "data.boundary_points": positive_int,
     "data.resample_every_n_steps": optional(positive_int),
+    "data.adaptive": boolean,
+    "data.weights": condition_weights,
     "data.resolution": positive_int,
+    "data.damping": positive_float,
     "data.grayscale": boolean,
     "data.holdout": boolean,
     "data.noise": non_negative_float,

@@ -1,7 +1,7 @@
 """Collocation points of an equation as a data module."""
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from pytorch_lightning import LightningDataModule
@@ -20,11 +20,13 @@ class PDEDataModule(LightningDataModule):
         points: collocation points inside the domain.
         boundary_points: on each other condition that has a sampler.
         resample_every_n_steps: None keeps the first points; a network then fits them, and not the equation between.
-        weights: of conditions by name, in place of the equation's own.
+        adaptive: more points inside where the residual is large (`draw_adaptively`); drawn anew at every step.
+        weights: of conditions by name, in place of the equation's own; or "trace" (`weights_by_trace`).
         resolution: points along each axis of the grid on which errors are measured and figures drawn.
         seed: of the points.
 
-    The points of step t are a pure function of (seed, t): a resumed run goes on with those that were next.
+    The points of step t are a pure function of (seed, t), and adaptive ones of the network's weights: a resumed run
+    goes on with those that were next.
     """
 
     def __init__(
@@ -34,7 +36,8 @@ class PDEDataModule(LightningDataModule):
         points: int = 900,
         boundary_points: int = 120,
         resample_every_n_steps: int | None = 1,
-        weights: Mapping[str, float] | None = None,
+        adaptive: bool = False,
+        weights: Mapping[str, float] | Literal["trace"] | None = None,
         resolution: int = 101,
         seed: int = 0,
     ) -> None:
@@ -46,7 +49,14 @@ class PDEDataModule(LightningDataModule):
                 f"data.weights={weights!r} cannot be used; give weights by name, such as {{boundary: 10}}."
             )
         self.equation, self.points, self.boundary_points = equation, points, boundary_points
-        self.resample_every_n_steps, self.weights = resample_every_n_steps, dict(weights or {})
+        if adaptive and resample_every_n_steps != 1:
+            raise InputError(
+                f"data.adaptive=true draws points by the residual at each step; with data.resample_every_n_steps="
+                f"{resample_every_n_steps} there is none to draw by. Set it to 1."
+            )
+        self.adaptive, self.balanced = adaptive, weights == "trace"
+        self.resample_every_n_steps = resample_every_n_steps
+        self.weights = {} if weights is None or isinstance(weights, str) else dict(weights)
         self.resolution, self.seed = resolution, seed
         self.in_features, self.out_features = equation.domain.dim, equation.outputs
         self.target_mean = torch.zeros(self.out_features)

@@ -19,7 +19,9 @@ from spectrain.lightning.physics_data import PDEDataModule
 from spectrain.lightning.tracking import log_spectrum
 from spectrain.optim import GaussNewton, apply_scales, scaled_groups
 from spectrain.pde import Residuals
+from spectrain.pde.adaptive import draw_adaptively
 from spectrain.pde.evaluation import errors
+from spectrain.pde.weights import weights_by_trace
 from spectrain.preconditioners import SamplePreconditioner
 from spectrain.preconditioners.refresh import attempt
 from spectrain.spectrum import Spectrum
@@ -41,7 +43,7 @@ class PhysicsModule(pl.LightningModule):
         network: any `nn.Module` from the equation's inputs to its outputs.
         data: the equation and its points.
         optimizer, schedule, scale_free, preconditioner, config_yaml, hparams: as `WideNetworkModule`.
-        rank, every_n_steps: of the preconditioner's spectrum.
+        rank, every_n_steps: of the preconditioner's spectrum; weights by kernel trace are taken anew as often.
     """
 
     def __init__(
@@ -67,16 +69,23 @@ class PhysicsModule(pl.LightningModule):
         self.refreshes, self.refresh_seconds = 0, 0.0
         self._data, self._optimizer, self._schedule = data, optimizer, schedule
         self._scale_free, self._config_yaml = scale_free, config_yaml
+        if data.balanced:
+            self._balance(0)
         if hparams:
             self.save_hyperparameters(hparams)
 
     def residuals(self, step: int, *, fresh: bool = False) -> Residuals:
         """The residual vector at the points of a step, or at fresh ones."""
-        return self.problem.residuals(self.problem.draw(self._data.generator(step, fresh=fresh)))
+        generator = self._data.generator(step, fresh=fresh)
+        by_residual = self._data.adaptive and not fresh
+        points = draw_adaptively(self.problem, generator) if by_residual else self.problem.draw(generator)
+        return self.problem.residuals(points)
 
     def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
         """One optimizer step on the points of this step."""
         step = self.trainer.global_step
+        if self._data.balanced and step > 0 and step % self.every_n_steps == 0:
+            self._balance(step)
         residuals = self.residuals(step)
         optimizer: Any = self.optimizers()
         if isinstance(optimizer.optimizer, GaussNewton):
@@ -97,6 +106,10 @@ class PhysicsModule(pl.LightningModule):
         self.log("step", float(self.trainer.global_step))
         self.log("train/loss", loss.detach(), prog_bar=True)
         return {"loss": loss.detach()}
+
+    def _balance(self, step: int) -> None:
+        points = self.problem.draw(self._data.generator(step))
+        self.problem.weights = weights_by_trace(self.problem, points)
 
     def _loss(self, residuals: Residuals, optimizer: Any) -> Tensor:
         """|r|^2 / 2 with its gradient; S enters in the backward pass."""
@@ -161,10 +174,14 @@ class PhysicsModule(pl.LightningModule):
         """Add version, configuration and preconditioner; a checkpoint holds tensors and primitives only."""
         checkpoint["spectrain_version"] = spectrain.__version__
         checkpoint["config"] = self._config_yaml
+        if self._data.balanced:
+            checkpoint["weights"] = dict(self.problem.weights)
         if self.preconditioner is not None:
             checkpoint["preconditioner"] = self.preconditioner.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore the preconditioner."""
+        """Restore weights by kernel trace and the preconditioner."""
+        if self._data.balanced and "weights" in checkpoint:
+            self.problem.weights = dict(checkpoint["weights"])
         if self.preconditioner is not None and "preconditioner" in checkpoint:
             self.preconditioner.load_state_dict(checkpoint["preconditioner"])

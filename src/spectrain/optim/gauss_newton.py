@@ -135,11 +135,7 @@ class DampedSystem:
     def __init__(self, lin: Linearization) -> None:
         self._lin = lin
         self._on_parameters = lin.parameters < len(lin.r)
-        if self._on_parameters:
-            self._J = lin.jacobian()
-            self._A = self._J.T @ self._J
-        else:
-            self._A = lin.gram()
+        self._A = lin.normal() if self._on_parameters else lin.gram()
         self._trace = self._A.trace()  # the same on both sides
 
     def direction(
@@ -153,7 +149,7 @@ class DampedSystem:
         L, info = torch.linalg.cholesky_ex(A)
         if bool(info):
             return None
-        b = self._J.T @ z if self._on_parameters else z
+        b = self._lin.pull(z) if self._on_parameters else z
         solved = torch.cholesky_solve(b[:, None], L)[:, 0]
         solved = solved if self._on_parameters else self._lin.pull(solved)
         if not bool(torch.isfinite(solved).all()):

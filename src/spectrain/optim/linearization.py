@@ -35,6 +35,15 @@ class Linearization(ABC):
     def jacobian(self) -> Float[Tensor, "n P"]:
         """J itself."""
 
+    def diagonal(self) -> Float[Tensor, " n"]:
+        """That of ``J J^T``, without the rest."""
+        return self.jacobian().square().sum(1)
+
+    def normal(self) -> Float[Tensor, "P P"]:
+        """``J^T J``."""
+        J = self.jacobian()
+        return J.T @ J
+
     @abstractmethod
     def push(self, d: Float[Tensor, " P"]) -> Float[Tensor, " n"]:
         """``J d``."""

@@ -20,7 +20,7 @@ from spectrain.kernels.factors import Factor
 from spectrain.kernels.gram import Pair, add_gram, mirror
 from spectrain.optim import Linearization
 
-_WORKSPACE = 2**28  # bytes for one tile of a Gram matrix
+_WORKSPACE = 2**28  # bytes for one tile of a Gram matrix, or for some rows of the Jacobian
 
 
 @dataclass(frozen=True)
@@ -29,6 +29,10 @@ class RowBlock:
 
     r: Float[Tensor, " rows"]
     factors: Mapping[str, Factor]
+
+    def rows(self, rows: slice) -> "RowBlock":
+        """Some of the residuals."""
+        return RowBlock(self.r[rows], {name: factor.rows(rows) for name, factor in self.factors.items()})
 
 
 class FactoredLinearization(Linearization):
@@ -56,14 +60,31 @@ class FactoredLinearization(Linearization):
                     K[columns, rows] = K[rows, columns].T
         return K
 
+    def diagonal(self) -> Float[Tensor, " n"]:
+        """That of K, without the rest."""
+        parts = [sum(factor.squares()[:, 0] for factor in block.factors.values()) for block in self._blocks]
+        return torch.cat([torch.zeros_like(b.r) + part for b, part in zip(self._blocks, parts, strict=True)])
+
     def jacobian(self) -> Float[Tensor, "n P"]:
-        """Formed, for the side of the parameters."""
-        J = self.r.new_zeros(len(self.r), self.parameters)
-        for rows, block in zip(self._rows, self._blocks, strict=True):
-            for name, columns in self._columns():
-                if name in block.factors:
-                    factor = block.factors[name]
-                    J[rows, columns] = factor.columns(0, factor.sizes.outputs)[:, 0]
+        """Formed."""
+        return torch.cat([self._jacobian(block) for block in self._blocks])
+
+    def normal(self) -> Float[Tensor, "P P"]:
+        """``J^T J``, added up over some rows of J at a time: the memory does not grow with n."""
+        rows = max(1, _WORKSPACE // (self.parameters * self.r.element_size()))
+        A = self.r.new_zeros(self.parameters, self.parameters)
+        for block in self._blocks:
+            for start in range(0, len(block.r), rows):
+                J = self._jacobian(block.rows(slice(start, start + rows)))
+                A.addmm_(J.T, J)
+        return A
+
+    def _jacobian(self, block: RowBlock) -> Float[Tensor, "rows P"]:
+        J = self.r.new_zeros(len(block.r), self.parameters)
+        for name, columns in self._columns():
+            if name in block.factors:
+                factor = block.factors[name]
+                J[:, columns] = factor.columns(0, factor.sizes.outputs)[:, 0]
         return J
 
     def push(self, d: Float[Tensor, " P"]) -> Float[Tensor, " n"]:

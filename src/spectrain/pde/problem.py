@@ -228,6 +228,12 @@ class Residuals:
         by_jets = self._problem.by_jets
         return {name: (self._by_jets(name) if by_jets else self._by_points(name)) for name in self.points}
 
+    def traces(self) -> dict[str, float]:
+        """Each condition's part of trace(K)."""
+        sizes = [part.numel() for part in self.parts().values()]
+        parts = self.linearize().diagonal().split(sizes)
+        return {name: float(part.sum()) for name, part in zip(self.points, parts, strict=True)}
+
     def linearize(self) -> Linearization:
         """r, J, and products with them."""
         problem = self._problem
