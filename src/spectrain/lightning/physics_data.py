@@ -44,9 +44,9 @@ class PDEDataModule(LightningDataModule):
         super().__init__()
         if not isinstance(equation, Equation):
             raise InputError(f"data.equation is a {type(equation).__name__}; it must be a spectrain.pde.Equation.")
-        if weights is not None and not isinstance(weights, Mapping):
+        if weights is not None and weights != "trace" and not isinstance(weights, Mapping):
             raise InputError(
-                f"data.weights={weights!r} cannot be used; give weights by name, such as {{boundary: 10}}."
+                f"data.weights={weights!r} cannot be used; give weights by name, such as {{boundary: 10}}, or trace."
             )
         self.equation, self.points, self.boundary_points = equation, points, boundary_points
         if adaptive and resample_every_n_steps != 1:
