@@ -65,15 +65,16 @@ class OverSeeds:
         return float("nan") if value is None else float(value)
 
     def _curves(self, runs: Mapping[tuple[str, int], Trained]) -> dict[str, Any]:
-        parts: dict[str, list[Any]] = {"method": [], "seed": [], "seconds": [], "step": [], "value": []}
+        names = ("method", "seed", "seconds", "step", "value")
+        parts: dict[str, list[Any]] = {name: [] for name in names}
         for (way, seed), run in runs.items():
             if self.curve not in run.history:
                 raise InputError(f"study.curve={self.curve} is not in history.csv; it has {', '.join(run.history)}.")
             n = len(run.history["step"])
-            columns = [list(run.history[key]) for key in ("cpu_seconds", "step", self.curve)]
-            rows: list[list[Any]] = [[way] * n, [seed] * n, *columns]
-            for key, row in zip(parts, rows, strict=True):
-                parts[key].extend(row)
+            columns = [run.history[name] for name in ("cpu_seconds", "step", self.curve)]
+            rows: list[Any] = [[way] * n, [seed] * n, *columns]
+            for name, row in zip(names, rows, strict=True):
+                parts[name].extend(row)
         return {**{k: np.array(v) for k, v in parts.items()}, "label": self.curve, "target": float("nan")}
 
 

@@ -142,3 +142,14 @@ def test_a_steep_spectrum_pays_and_auto_leaves_a_flat_one_alone(tmp_path: Path) 
     assert found["mlp_adam_ratio"] > 100 > 8 > found["siren_adam_ratio"]
     assert found["mlp_adam_gain_db"] > 2 > found["siren_adam_gain_db"]
     assert (found["mlp_adam_chosen"], found["siren_adam_chosen"]) == ("sample", "none")
+
+
+@pytest.mark.slow
+def test_scaled_weights_flatten_the_spectrum_before_training_and_pay(tmp_path: Path) -> None:
+    """arXiv 2410.04779; 5.7 dB were measured in 2 CPU seconds, where 2 dB are asked for."""
+    words = ["experiment=initialisation", "study.seconds=2", "logger=none", "figures=false"]
+    words += ["~study.starts.omega_10", "~study.starts.omega_60", "~study.starts.weights_x1_5"]
+    words += [f"paths.run_dir={tmp_path / 'run'}"]
+    found = train(composed(words), words, "initialisation")
+    assert found["omega_30_ratio"] > 50 and found["weights_x2_ratio"] < 8
+    assert found["weights_x2_psnr"] > found["omega_30_psnr"] + 2
