@@ -19,7 +19,8 @@ from spectrain.cli import build
 from spectrain.cli.allowlist import check_targets, targets
 from spectrain.cli.choose_map import is_auto
 from spectrain.cli.config_dir import config_dir
-from spectrain.cli.validation import OF_EVALUATION, RULES, validate
+from spectrain.cli.rules import OF_EVALUATION, RULES
+from spectrain.cli.validation import validate
 
 CONF = Path(__file__).parents[1] / "conf"
 FILES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*.yaml"))

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from spectrain.cli.validation import RULES
+from spectrain.cli.rules import RULES
 
 Case = tuple[list[str], list[str]]
 VALUES: dict[str, Any] = {

@@ -17,9 +17,10 @@ from spectrain.cli.config_dir import config_dir
 from spectrain.cli.errors import run_guarded
 from spectrain.cli.launch import launch
 from spectrain.cli.physics import is_physics
+from spectrain.cli.rules import OF_EVALUATION
 from spectrain.cli.run_folder import foreign_version, load_checkpoint
 from spectrain.cli.train import quiet_libraries
-from spectrain.cli.validation import OF_EVALUATION, validate
+from spectrain.cli.validation import validate
 from spectrain.errors import InputError
 
 CHUNK = 65536

@@ -5,7 +5,8 @@ from typing import Any
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
-from spectrain.cli.validation import RULES, validate
+from spectrain.cli.rules import RULES
+from spectrain.cli.validation import validate
 from spectrain.errors import InputError, SpectrainWarning
 
 GOOD: dict[str, Any] = {
