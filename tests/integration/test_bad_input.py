@@ -114,7 +114,7 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["allow_targets=mylab"], ["allow_targets", "list"]),
     # settings that a class refuses
     (["optimizer._target_=torch.nn.Linear"], ["optimizer", "torch.nn.Linear"]),
-    (["optimizer=adam", "optimizer.betas=[2,3]"], ["optimizer", "torch.optim.Adam", "beta"]),
+    (["optimizer=adam", "optimizer.betas=[2,3]"], ["optimizer.betas=[2, 3]", "from 0 to below 1"]),
     (["optimizer=sgd", "optimizer.momentum=0"], ["optimizer", "Nesterov"]),
     (["optimizer=lbfgs", "optimizer.line_search_fn=wolfe"], ["optimizer.line_search_fn='wolfe'", "strong_wolfe"]),
     (["optimizer=lbfgs", "guard=true"], ["guard=false"]),

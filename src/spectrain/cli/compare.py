@@ -137,7 +137,8 @@ def _race(cfg: DictConfig, contests: list[Contest], place: Path) -> list[Result]
         for contest in contests:
             short = _short_runs(cfg, contest, run)
             failed = [result for result in short if not result.curve]
-            results += failed[:1]
+            for budget in _budgets(cfg) if failed else ():
+                results.append(replace(failed[0], cell=replace(failed[0].cell, task=_task(cfg, contest, budget))))
             if not failed:
                 costs[contest] = (short[0].cpu_seconds, short[1].cpu_seconds)
         results += [run(cell) for cell in _cells(cfg, cfg.seeds[0], costs)]
@@ -158,13 +159,18 @@ def _metric(cfg: DictConfig) -> Metric:
 
 def _cells(cfg: DictConfig, seed: int, costs: Mapping[Contest, tuple[float, float]]) -> Iterator[Cell]:
     """All trials of a seed."""
-    budgets = _budgets(cfg)
-    for budget, multiple in product(budgets, cfg.rates):
+    for budget, multiple in product(_budgets(cfg), cfg.rates):
         for contest, cost in costs.items():
             steps = steps_to_fill(budget, cfg.calibration_steps, *cost)
-            task = contest.task if len(budgets) == 1 else f"{contest.task}_{budget:g}s"
             rate, figures = contest.value * multiple, seed == cfg.seeds[0]
-            yield Cell(task, contest.method, contest.words, seed, rate, steps, figures, contest.knob)
+            yield Cell(
+                _task(cfg, contest, budget), contest.method, contest.words, seed, rate, steps, figures, contest.knob
+            )
+
+
+def _task(cfg: DictConfig, contest: Contest, budget: float) -> str:
+    """Several budgets are tasks of their own."""
+    return contest.task if len(_budgets(cfg)) == 1 else f"{contest.task}_{budget:g}s"
 
 
 def _short_runs(cfg: DictConfig, contest: Contest, run: Callable[[Cell], Result]) -> list[Result]:

@@ -11,6 +11,7 @@ from hydra._internal.hydra import Hydra
 from hydra._internal.utils import create_config_search_path, get_args_parser
 from hydra.core.config_search_path import SearchPathQuery
 from hydra.core.global_hydra import GlobalHydra
+from hydra.core.hydra_config import HydraConfig
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -91,9 +92,15 @@ def composed(words: Sequence[str], name: str = "train") -> DictConfig:
     """
     for override in _parse(words):
         _check_sweep(override, multirun=False)
-    with _Composer(config_dir(), name, None) as composer:
+    with _Composer(config_dir(), name, _config_dir_of_the_job()) as composer:
         composer.check(words)
         return composer.compose(words)
+
+
+def _config_dir_of_the_job() -> str | None:
+    """The --config-dir with which the job was started that composes another configuration."""
+    sources = HydraConfig.get().runtime.config_sources if HydraConfig.initialized() else ()
+    return next((str(source.path) for source in sources if source.provider == "command-line"), None)
 
 
 class _Parser(argparse.ArgumentParser):

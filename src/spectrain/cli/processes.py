@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch.distributed as dist
 from hydra.core.hydra_config import HydraConfig
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.plugins.environments import SLURMEnvironment  # type: ignore[attr-defined]
 from pytorch_lightning.strategies import DDPStrategy
 
@@ -44,6 +44,13 @@ def agreed_folder(choose: Callable[[], Path], cfg: DictConfig) -> Path:
         "Several processes were started from outside, and each would name the run folder by its own clock; give "
         "paths.run_dir=runs/NAME."
     )
+
+
+def world_size(cfg: DictConfig) -> int:
+    """Processes, as configuration and launcher say, before there is a trainer; devices=auto counts as one."""
+    devices, nodes = cfg.trainer.get("devices", 1), int(cfg.trainer.get("num_nodes", 1))
+    per_node = len(devices) if OmegaConf.is_list(devices) else devices if isinstance(devices, int) else 1
+    return max(per_node * nodes, int(os.environ.get("WORLD_SIZE", 1)))
 
 
 def _torchrun_store() -> Any:

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from spectrain.cli.run_folder import finished_summary
 from spectrain.cli.train import main
 
 # Libraries read these when they start, so that a cell is charged one thread's CPU time whatever the machine has.
@@ -83,7 +84,7 @@ def run_cell(cell: Cell, place: Path) -> Result:
     folder.parent.mkdir(parents=True, exist_ok=True)
     log = folder.with_name(f"{folder.name}.log")
     code = train_apart([*cell.overrides(), f"paths.run_dir='{folder}'"], log)
-    if code < 0 or code in (130, 143):  # stopped from outside
+    if code < 0 or code in (130, 138, 143):  # stopped from outside
         raise KeyboardInterrupt
     if code != 0:
         lines = [line for line in log.read_text(errors="replace").splitlines() if line.strip()]
@@ -133,7 +134,7 @@ def finished(cell: Cell, folder: Path) -> Result | None:
     """The result of a cell that has been run."""
     if (folder / "failed.txt").exists():
         return Result(cell, folder, error=(folder / "failed.txt").read_text().strip())
-    if not (folder / "summary.json").exists() or not (folder / "history.csv").exists():
+    if finished_summary(folder) is None or not (folder / "history.csv").exists():
         return None
     with (folder / "history.csv").open(newline="") as file:
         rows = [{name: float(value) for name, value in row.items() if value} for row in csv.DictReader(file)]

@@ -1,6 +1,8 @@
 """One folder holds one run: where it lies, and what a checkpoint in it may be resumed with."""
 
 import datetime
+import json
+import os
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -163,7 +165,8 @@ def choose_run_folder(cfg: DictConfig, name: str) -> Path:
                 "RUN/config.yaml); name the folder to go on in: paths.run_dir=runs/NAME."
             )
     if cfg.paths.run_dir is None:
-        stem = f"{name}-{datetime.datetime.now():%Y%m%d_%H%M%S}"
+        job = f"-job{os.environ['SLURM_JOB_ID']}" if "SLURM_JOB_ID" in os.environ else ""  # an array's start together
+        stem = f"{name}-{datetime.datetime.now():%Y%m%d_%H%M%S}{job}"
         return next(p for p in _numbered(Path(cfg.paths.output_dir), stem) if not p.exists())
     folder = Path(cfg.paths.run_dir)
     if folder.is_file():
@@ -180,8 +183,17 @@ def choose_run_folder(cfg: DictConfig, name: str) -> Path:
     return folder
 
 
+def finished_summary(folder: Path) -> dict[str, Any] | None:
+    """The summary.json of a run that came to its end; a run that a signal stopped leaves one as well."""
+    path = folder / "summary.json"
+    summary: dict[str, Any] = json.loads(path.read_text()) if path.exists() else {"interrupted": True}
+    return None if summary.get("interrupted") else summary
+
+
 def make_run_folder(folder: Path, cfg: DictConfig) -> None:
     """Create the folder with config.yaml (resolved) in it."""
+    if (folder / "config.yaml").exists() and cfg.ckpt_path is None and not cfg.get("resume"):
+        raise InputError(f"another run that started in the same second has taken {folder}; start this one again.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileNotFoundError, FileExistsError, NotADirectoryError) as error:

@@ -4,7 +4,8 @@ import contextlib
 import csv
 import json
 import shutil
-from collections.abc import Callable, Sequence
+import signal
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,25 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from spectrain.cli import build
 from spectrain.cli.allowlist import check_targets
+from spectrain.cli.fitting import end_by_signal
 from spectrain.cli.overrides import composed
-from spectrain.cli.run_folder import choose_run_folder, make_run_folder
+from spectrain.cli.processes import world_size
+from spectrain.cli.run_folder import choose_run_folder, finished_summary, make_run_folder
 from spectrain.cli.tracker import build_tracker
 from spectrain.cli.validation import validate
 from spectrain.errors import InputError
+from spectrain.lightning.interrupt import SIGNALS
 from spectrain.lightning.study_report import finish_study
+from spectrain.lightning.tracking import close
 from spectrain.studies import Cells, Trained
 
 # What a study itself reads of the configuration. Other overrides are for the runs that it trains, if it trains any.
 OWN_KEYS = ("study", "paths", "logger", "figures", "show_traceback", "seed", "resume")
-OF_BOTH = ("experiment", "size", "allow_targets")
+OF_BOTH = ("experiment", "size", "allow_targets", "debug")
+# Of how a job was started (scripts/slurm/train.sbatch gives them); a study is one process, whatever it does.
+OF_THE_LAUNCH = ("trainer.devices", "trainer.num_nodes")
+# What the numbers do not depend on.
+FREE = ("paths", "logger", "callbacks", "figures", "show_traceback", "resume", "allow_targets", "debug")
 
 
 def run_study(
@@ -37,13 +46,18 @@ def run_study(
     Raises:
         InputError: a setting cannot be used, or has no effect here.
         KeyboardInterrupt: Ctrl-C; what is finished is kept.
+        SystemExit: so ends SIGTERM or SIGUSR1.
     """
     validate(cfg)
     check_targets(cfg, cfg.allow_targets)
     if cfg.ckpt_path is not None:
         raise InputError("ckpt_path resumes one run; a study goes on when it is started again with its paths.run_dir.")
+    if cfg.resume and cfg.paths.run_dir is None:
+        raise InputError("resume=true needs a folder that is the same at every start; give paths.run_dir=runs/NAME.")
+    if world_size(cfg) > 1:
+        raise InputError("an experiment of many parts runs in one process; give trainer.devices=1 trainer.num_nodes=1.")
     passed_on = [word for word in overrides if _key(word) not in OWN_KEYS]
-    without_effect = [word for word in passed_on if _key(word) not in OF_BOTH]
+    without_effect = [w for w in passed_on if _key(w) not in OF_BOTH and _name(w) not in OF_THE_LAUNCH]
     if without_effect and not _trains(cfg):
         raise InputError(
             f"{', '.join(without_effect)} has no effect on this experiment, which does not train by the configured "
@@ -61,8 +75,9 @@ def run_study(
             )
         return _train_cell([f"seed={cfg.seed}", *passed_on, *words], place, train)
 
-    if not (folder / "config.yaml").exists():
+    if not (folder / "cells").exists():
         make_run_folder(folder, cfg)
+        (folder / "cells").mkdir(exist_ok=True)
     cfg.paths.run_dir = str(folder)
     loggers = build_tracker(cfg, folder)
     settings: dict[str, Any] = dict(OmegaConf.to_container(cfg, resolve=True))  # type: ignore[arg-type]
@@ -70,9 +85,12 @@ def run_study(
         logger.log_hyperparams(settings)
     print(f"run folder: {folder}", flush=True)
     try:
-        findings = study.run(Cells(folder / "cells", train_cell, say=lambda line: print(line, flush=True)))
-    except KeyboardInterrupt:
-        print(f"Stopped. Start it again with paths.run_dir={folder} to go on; finished parts are kept.")
+        with _ended_by_signals():
+            findings = study.run(Cells(folder / "cells", train_cell, say=lambda line: print(line, flush=True)))
+    except BaseException as error:
+        if not isinstance(error, Exception):
+            print(f"Stopped. Start it again with paths.run_dir={folder} to go on; finished parts are kept.")
+        close(loggers, exit_code=1)  # a later job of a sweep must not log into this run
         raise
     return finish_study(folder, findings, loggers, figures=cfg.figures)
 
@@ -108,12 +126,25 @@ def _study_folder(cfg: DictConfig, name: str) -> Path:
 def _settings(cfg: Any) -> dict[str, Any]:
     """All that the numbers depend on."""
     plain: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
-    return {key: plain[key] for key in plain if key not in ("paths", "logger", "figures", "show_traceback")}
+    return {key: plain[key] for key in plain if key not in FREE}
+
+
+@contextlib.contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """SIGTERM and SIGUSR1 stop a study as Ctrl-C does, in parts that do not train."""
+    before = {number: signal.getsignal(number) for number in SIGNALS if number != signal.SIGINT}
+    for number in before:
+        signal.signal(number, lambda number, frame: end_by_signal(number))
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _train_cell(words: Sequence[str], place: Path, train: Callable[[DictConfig], dict[str, Any]]) -> Trained:
     """Train in `place`, unless a finished run lies there; what the run says goes into a file beside it."""
-    if not (place / "summary.json").exists():
+    if finished_summary(place) is None:
         shutil.rmtree(place, ignore_errors=True)  # of a study that was stopped in the middle of it
         cfg = composed([*words, "logger=none", "baseline=false", f"paths.run_dir='{place}'"])
         with open_dict(cfg):

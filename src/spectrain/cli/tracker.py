@@ -37,7 +37,7 @@ def build_tracker(cfg: DictConfig, folder: Path, processes: int = 1) -> list[Log
         cfg.logger = {**cfg.logger, **{key: value for key, value in names.items() if cfg.logger.get(key) is None}}
     patience = {"patience": float(UPLOAD_SECONDS)} if cfg.logger.get("checkpoints") else {}
     inner = build.build(cfg, "logger")
-    first_step = getattr(inner, "last_step", last_logged_step(folder)) if cfg.ckpt_path is not None else 0
+    first_step = getattr(inner, "last_step", last_logged_step(folder))  # 0 in a new folder
     return [Tracker(inner, first_step, **patience)]
 
 

@@ -242,7 +242,8 @@ def _job(cfg: DictConfig) -> None:
     if code and hydra_config.mode == RunMode.MULTIRUN and code != INTERRUPTED:
         words = shlex.join(hydra_config.overrides.task)
         print(f"the job {words} failed; the sweep goes on", file=sys.stderr)
-        sweep.remember(code, words)
+        if is_first():
+            sweep.remember(code, words)
     elif code:
         sys.exit(code)
 

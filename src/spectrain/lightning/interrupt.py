@@ -11,6 +11,12 @@ import torch
 SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGUSR1)
 
 
+def was_interrupted(trainer: pl.Trainer) -> bool:
+    """Whether a signal stopped the run before its end."""
+    callbacks: list[pl.Callback] = trainer.callbacks  # type: ignore[attr-defined]
+    return any(bool(c.interrupted) for c in callbacks if isinstance(c, GracefulInterrupt))
+
+
 class GracefulInterrupt(pl.Callback):
     """The first signal finishes the step under way, validates, saves and stops; a second Ctrl-C stops at once.
 

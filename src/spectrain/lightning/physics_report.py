@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from spectrain import plots
+from spectrain.lightning.interrupt import was_interrupted
 from spectrain.lightning.outputs import Outputs
 from spectrain.lightning.physics_data import PDEDataModule
 from spectrain.lightning.physics_history import PhysicsHistory
@@ -75,6 +76,7 @@ def summarize(trainer: pl.Trainer, module: PhysicsModule, history: PhysicsHistor
         "best_loss": history.best_loss,
         **{name: float(value.detach()) for name, value in module.problem.coefficients().items()},
         "steps": trainer.global_step,
+        "interrupted": was_interrupted(trainer),
         "fallbacks": optimizer.state["fallbacks"] if isinstance(optimizer, GaussNewton) else None,  # type: ignore[index]
         "parameters": sum(p.numel() for p in module.problem.parameters()),
         "seconds": history.clock.seconds,

@@ -21,6 +21,7 @@ import spectrain
 from spectrain import plots
 from spectrain.data.field import Columns, FieldDataModule, Figures
 from spectrain.lightning.history import RunHistory, predict_all
+from spectrain.lightning.interrupt import was_interrupted
 from spectrain.lightning.module import WideNetworkModule
 from spectrain.lightning.outputs import Outputs
 from spectrain.lightning.spectrum_callback import SpectrumCallback
@@ -105,6 +106,7 @@ def summarize(
         "loss": history.loss,
         "best_loss": history.best_loss,
         "steps": trainer.global_step,
+        "interrupted": was_interrupted(trainer),
         "seconds": history.clock.seconds,
         "cpu_seconds": history.clock.cpu_seconds,
         "refresh_seconds": spectrum.refresh_seconds,

@@ -103,6 +103,12 @@ def show(
             print(f"to see the run in Weights & Biases: {command}")
 
 
+def close(loggers: Iterable[Logger], exit_code: int = 0) -> None:
+    """Close the trackers among them."""
+    for tracker in trackers(loggers):
+        _close(tracker, exit_code)
+
+
 def _close(tracker: Tracker, exit_code: int = 0) -> None:
     """W&B's run is finished now: a later job of a sweep must not log into it."""
     inner: Any = tracker.inner

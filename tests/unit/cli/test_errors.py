@@ -69,6 +69,11 @@ def test_a_wrapped_error_is_still_the_persons(error: Exception, capsys: pytest.C
     assert "wrapped" not in capsys.readouterr().err
 
 
+def test_no_memory_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_guarded(raising(MemoryError())) == 2
+    assert "there is not enough memory" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "error",
     [
@@ -77,7 +82,6 @@ def test_a_wrapped_error_is_still_the_persons(error: Exception, capsys: pytest.C
         FileNotFoundError(errno.ENOENT, "x"),
         RuntimeError("CUDA"),
         OSError("x"),
-        MemoryError(),
     ],
 )
 @pytest.mark.parametrize("debug", [False, True])

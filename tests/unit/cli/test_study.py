@@ -14,6 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from spectrain import InputError
 from spectrain.cli import build
 from spectrain.cli.overrides import composed
+from spectrain.cli.run_folder import finished_summary
 from spectrain.cli.sized import register_sized
 from spectrain.cli.train import train
 from spectrain.cli.validation import validate
@@ -146,3 +147,31 @@ def test_a_value_may_have_two_sizes() -> None:
     assert (cfg.a, list(cfg.b)) == (3, [1, 2])
     cfg.size = "paper"
     assert (cfg.a, list(cfg.b)) == (5, [3])
+
+
+def test_it_goes_on_with_the_words_that_it_prints(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    Squares.stop_at = 1
+    with pytest.raises(KeyboardInterrupt):
+        run(settings("Squares", tmp_path, "logger=none"))
+    (folder,) = tmp_path.glob("squares-*")
+    words = ("logger=none", f"paths.run_dir={folder}", "resume=true")
+    assert run(settings("Squares", tmp_path, *words))["largest"] == 4.0
+
+
+def test_a_run_that_was_stopped_is_no_finished_part(tmp_path: Path) -> None:
+    small = ["data.size=16", "model.width=8", "trainer.max_steps=4", "preconditioner=none", "trainer.accelerator=cpu"]
+    run(settings("TwoRuns", tmp_path, "logger=none", "figures=false", *small), *small)
+    (folder,) = tmp_path.glob("squares-*")
+    path = folder / "cells" / "lr_0.02" / "summary.json"
+    summary = json.loads(path.read_text())
+    assert not summary["interrupted"]
+    assert finished_summary(path.parent) == summary
+    path.write_text(json.dumps({**summary, "interrupted": True}))
+    assert finished_summary(path.parent) is None
+
+
+def test_several_processes_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="one process"):
+        run(settings("Squares", tmp_path, "logger=none", "trainer=ddp", "trainer.accelerator=cpu"))
+    words = ["trainer.devices=1", "trainer.num_nodes=1"]  # of scripts/slurm/train.sbatch
+    assert run(settings("Squares", tmp_path, "logger=none", *words), *words)["largest"] == 4.0
