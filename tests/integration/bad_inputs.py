@@ -215,6 +215,8 @@ CASES: dict[str, list[Case]] = {
         (["experiment=pinn_poisson2d", "data.equation._target_=torch.nn.ReLU"], ["ReLU"]),
         (["experiment=pinn_poisson2d", "data.weights={nowhere:3}"], ["nowhere"]),
         (["experiment=pinn_poisson2d", "data.weights=3"], ["data.weights"]),
+        (["experiment=pinn_poisson2d", "data.weights={boundary:abc}"], ["data.weights", "abc", "above 0"]),
+        (["experiment=pinn_poisson2d", "data.weights={boundary:[1]}"], ["data.weights", "above 0"]),
         (["experiment=pinn_poisson2d", "data.weights={boundary:nan}"], ["boundary"]),
         (["experiment=pinn_poisson2d", "data.weights={boundary:-1}"], ["boundary"]),
     ],

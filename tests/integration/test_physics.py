@@ -61,6 +61,8 @@ def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, more: tuple[s
     assert whole["global_step"] == parts["global_step"] == 6
     for name, value in whole["state_dict"].items():
         assert torch.equal(value, parts["state_dict"][name]), name
+    whole_modes, parts_modes = ((tmp_path / name / "modes.csv").read_text() for name in ("whole", "parts"))
+    assert whole_modes == parts_modes
 
 
 def test_the_cheap_form_and_an_unknown_coefficient(tmp_path: Path) -> None:
@@ -108,7 +110,7 @@ REFUSED = {
     "leave it out with ~optimizer.NAME": ("optimizer=adam", "preconditioner=sample"),
     "tanh, sine or gelu": ("model.activation=relu",),
     "no condition 'edge'": ("+data.weights.edge=1",),
-    "Poisson: the weight of boundary is 0": ("+data.weights.boundary=0",),
+    "data.weights={'boundary': 0} cannot be used": ("+data.weights.boundary=0",),
     "data.points": ("data.points=0",),
     "Set it to 1": ("data.adaptive=true", "data.resample_every_n_steps=3"),
     "such as {boundary:10}, or trace": ("data.weights=kernel",),

@@ -74,8 +74,12 @@ path = Rule(
 )
 text = Rule(lambda value: isinstance(value, str) and value != "", "a text")
 condition_weights = Rule(
-    lambda value: value is None or value == "trace" or OmegaConf.is_dict(value),
-    "numbers by condition, such as {boundary:10}, or trace",
+    lambda value: (
+        value is None
+        or value == "trace"
+        or (OmegaConf.is_dict(value) and all(_is_number(weight) and weight > 0 for weight in value.values()))
+    ),
+    "finite numbers above 0 by condition, such as {boundary:10}, or trace",
 )
 positive_list = Rule(
     lambda value: _is_list(value) and len(value) > 0 and all(_is_number(v) and v > 0 for v in value),

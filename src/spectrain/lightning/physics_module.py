@@ -4,7 +4,7 @@ Legend: n residuals, k modes.
 """
 
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import pytorch_lightning as pl
@@ -69,17 +69,33 @@ class PhysicsModule(pl.LightningModule):
         self.refreshes, self.refresh_seconds = 0, 0.0
         self._data, self._optimizer, self._schedule = data, optimizer, schedule
         self._scale_free, self._config_yaml = scale_free, config_yaml
+        self._given_weights = dict(self.problem.weights)
+        self._first: dict[str, Any] = {}  # points and weights of step 0
         if data.balanced:
             self._balance(0)
         if hparams:
             self.save_hyperparameters(hparams)
 
-    def residuals(self, step: int, *, fresh: bool = False) -> Residuals:
-        """The residual vector at the points of a step, or at fresh ones."""
+    def residuals(self, step: int, *, fresh: bool = False, weights: Mapping[str, float] | None = None) -> Residuals:
+        """The residual vector at the points of a step, or at fresh ones; `weights` in place of the present ones.
+
+        Adaptive points are drawn by the network as it is: call it at that step.
+        """
         generator = self._data.generator(step, fresh=fresh)
         by_residual = self._data.adaptive and not fresh
         points = draw_adaptively(self.problem, generator) if by_residual else self.problem.draw(generator)
-        return self.problem.residuals(points)
+        return self.problem.residuals(points, weights)
+
+    def first_residuals(self) -> Residuals:
+        """The residual vector at the points and with the weights of step 0, kept when this is first called."""
+        if not self._first:
+            x = {name: part.x for name, part in self.residuals(0).points.items()}
+            self._first = {"points": x, "weights": dict(self.problem.weights)}
+        return self.problem.residuals(self.problem.at(self._first["points"]), self._first["weights"])
+
+    def on_fit_start(self) -> None:
+        """Keep the points and weights of step 0, before the network moves; a resumed run has them."""
+        self.first_residuals()
 
     def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
         """One optimizer step on the points of this step."""
@@ -139,8 +155,8 @@ class PhysicsModule(pl.LightningModule):
             log_spectrum(self.trainer, spectrum, S.effective_map, {"time/refresh_seconds": seconds})
 
     def spectrum(self) -> Spectrum:
-        """Of the residuals' kernel K/n at the present weights and the points of step 0."""
-        K = self.residuals(0).linearize().gram()
+        """Of the residuals' kernel K/n of the present network, at the points and with the weights of step 0."""
+        K = self.first_residuals().linearize().gram()
         return Spectrum.from_kernel(K, rank=None if len(K) <= DENSE_UP_TO else TOP)
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
@@ -152,11 +168,15 @@ class PhysicsModule(pl.LightningModule):
 
     @torch.no_grad()
     def measure(self, step: int) -> None:
-        """Fill `measured` at the present weights."""
+        """Fill `measured` for the present network.
+
+        Losses are with the conditions' weights as given: those by kernel trace change, and losses with them do not
+        compare over steps.
+        """
         x = self._data.evaluation_points
         values = errors(self.problem, x)
-        values["fresh_loss"] = float(self.residuals(step, fresh=True).loss())
-        values["point_loss"] = float(self.residuals(step).loss())
+        values["fresh_loss"] = float(self.residuals(step, fresh=True, weights=self._given_weights).loss())
+        values["point_loss"] = float(self.residuals(step, weights=self._given_weights).loss())
         self.measured = values
 
     def configure_optimizers(self) -> Any:
@@ -171,16 +191,18 @@ class PhysicsModule(pl.LightningModule):
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._schedule(optimizer), "interval": "step"}}
 
     def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Add version, configuration and preconditioner; a checkpoint holds tensors and primitives only."""
+        """Add version, configuration, first points and preconditioner; all of it tensors and primitives."""
         checkpoint["spectrain_version"] = spectrain.__version__
         checkpoint["config"] = self._config_yaml
+        checkpoint["first"] = self._first
         if self._data.balanced:
             checkpoint["weights"] = dict(self.problem.weights)
         if self.preconditioner is not None:
             checkpoint["preconditioner"] = self.preconditioner.state_dict()
 
     def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
-        """Restore weights by kernel trace and the preconditioner."""
+        """Restore weights by kernel trace, the points of step 0 and the preconditioner."""
+        self._first = checkpoint.get("first", {})
         if self._data.balanced and "weights" in checkpoint:
             self.problem.weights = dict(checkpoint["weights"])
         if self.preconditioner is not None and "preconditioner" in checkpoint:

@@ -161,9 +161,12 @@ def draw_figures(
 
 
 def modes_left(module: PhysicsModule, initial: Spectrum) -> dict[str, list[float]]:
-    """The table of the first spectrum's modes, with the energy of the present residuals at the points of step 0."""
+    """The table of the first spectrum's modes, with the energy of the present network's residuals.
+
+    These are at the points and with the weights of step 0, those of the eigenvectors.
+    """
     with torch.no_grad():
-        energy = mode_energies(initial, module.residuals(0)())
+        energy = mode_energies(initial, module.first_residuals()())
     return mode_table(initial, _map_in_use(module, initial), energy)
 
 

@@ -6,6 +6,7 @@ Legend: n residuals of all conditions, d inputs, C outputs, m components of one 
 import math
 import warnings
 from collections.abc import Mapping
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -108,9 +109,13 @@ class Problem:
         """Fresh points for every condition; measurements stay where they are."""
         return {name: self._draw(name, self._counts[name], generator) for name in self.conditions}
 
-    def residuals(self, points: Mapping[str, Points]) -> "Residuals":
-        """The residual vector at these points, as a function of the network's present weights."""
-        return Residuals(self, points)
+    def at(self, x: Mapping[str, Tensor]) -> dict[str, Points]:
+        """Points that were drawn before, with what was measured there."""
+        return {name: self._points(name, part) for name, part in x.items()}
+
+    def residuals(self, points: Mapping[str, Points], weights: Mapping[str, float] | None = None) -> "Residuals":
+        """The residual vector at these points, of the network as it is when asked; `weights` in place of its own."""
+        return Residuals(self, points, self.weights if weights is None else weights)
 
     def field(self, x: Float[Tensor, "N d"], channels: Channels | None = None) -> Field:
         """The network's function at any points, without a graph; with jets, its derivatives in `channels`."""
@@ -133,19 +138,22 @@ class Problem:
             x = condition.x
         if x.shape[1] != self.equation.domain.dim:
             raise InputError(f"{what}: its points have {x.shape[1]} inputs, the domain {self.equation.domain.dim}.")
-        data = None if condition.data is None else condition.data.to(self.device, self.dtype)
-        return Points(x.to(self.device, self.dtype), data)
+        return self._points(name, x)
+
+    def _points(self, name: str, x: Tensor) -> Points:
+        data = self.conditions[name].data
+        return Points(x.to(self.device, self.dtype), None if data is None else data.to(self.device, self.dtype))
 
     def _checked_weights(self, given: Mapping[str, float]) -> dict[str, float]:
         unknown = [name for name in given if name not in self.conditions]
         name = self.equation.name
         if unknown:
             raise InputError(f"{name} has no condition {unknown[0]!r}; it has {', '.join(self.conditions)}.")
-        found = {key: float(given.get(key, condition.weight)) for key, condition in self.conditions.items()}
+        found = {key: given.get(key, condition.weight) for key, condition in self.conditions.items()}
         for key, weight in found.items():
-            if not (math.isfinite(weight) and weight > 0):
-                raise InputError(f"{name}: the weight of {key} is {weight}; it must be a finite number above 0.")
-        return found
+            if not (isinstance(weight, Real) and math.isfinite(weight) and weight > 0):
+                raise InputError(f"{name}: the weight of {key} is {weight!r}; it must be a finite number above 0.")
+        return {key: float(weight) for key, weight in found.items()}
 
     def _inquire(self) -> dict[str, Channels]:
         """Which derivatives each residual asks for, from a look at a few points; with all checks of its values."""
@@ -211,9 +219,9 @@ class Residuals:
     factored where the network allows it.
     """
 
-    def __init__(self, problem: Problem, points: Mapping[str, Points]) -> None:
+    def __init__(self, problem: Problem, points: Mapping[str, Points], weights: Mapping[str, float]) -> None:
         self._problem, self.points = problem, points
-        self._scale = {name: math.sqrt(problem.weights[name] / len(part.x)) for name, part in points.items()}
+        self._scale = {name: math.sqrt(weights[name] / len(part.x)) for name, part in points.items()}
 
     def __call__(self) -> Float[Tensor, " n"]:
         """The residual vector."""

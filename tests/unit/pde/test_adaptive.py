@@ -16,7 +16,7 @@ class Step(Equation):
         return u(field) + 1 + 8 * (field.x[:, 0] > 0.5)
 
 
-def zero_network() -> nn.Module:
+def zero_network() -> nn.Linear:
     layer = nn.Linear(1, 1).double()
     for p in layer.parameters():
         nn.init.zeros_(p)
@@ -33,9 +33,15 @@ def test_points_follow_the_residual() -> None:
 
 
 def test_they_are_those_of_the_generator_and_of_the_network() -> None:
-    problem = Problem(Step(), zero_network(), points=50)
-    one, two = (draw_adaptively(problem, torch.Generator().manual_seed(1))["interior"].x for _ in range(2))
-    assert torch.equal(one, two)
+    def drawn(seed: int, bias: float = 0.0) -> torch.Tensor:
+        network = zero_network()
+        nn.init.constant_(network.bias, bias)
+        problem = Problem(Step(), network, points=50)
+        return draw_adaptively(problem, torch.Generator().manual_seed(seed))["interior"].x
+
+    assert torch.equal(drawn(1), drawn(1))
+    assert not torch.equal(drawn(1), drawn(2))
+    assert not torch.equal(drawn(1), drawn(1, bias=-9.0))  # the residual is then 8 on the left and 0 on the right
 
 
 class Solved(Step):

@@ -184,6 +184,22 @@ def test_single_precision_warns() -> None:
         problem(one_output(), Simple())
 
 
+@pytest.mark.parametrize("weight", ["abc", [1], None, float("inf"), -1])
+def test_a_weight_that_is_not_a_number_above_0_is_refused(weight: Any) -> None:
+    with pytest.raises(InputError, match="Simple: the weight of interior is .*; it must be a finite number above 0"):
+        problem(one_output(), Simple(), weights={"interior": weight})
+
+
+def test_weights_in_place_of_the_problems_own() -> None:
+    made = problem(network("tanh, ntk"))
+    points = made.draw(torch.Generator().manual_seed(0))
+    doubled = {name: 2 * weight for name, weight in made.weights.items()}
+    own, other = made.residuals(points), made.residuals(points, doubled)
+    assert float(other.loss()) == pytest.approx(2 * float(own.loss()), rel=1e-12)
+    again = made.at({name: part.x for name, part in points.items()})
+    assert torch.equal(made.residuals(again)(), own())
+
+
 def test_an_unknown_weight_is_refused() -> None:
     with pytest.raises(InputError, match="no condition 'edge'"):
         problem(one_output(), Simple(), weights={"edge": 1.0})
