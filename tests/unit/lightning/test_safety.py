@@ -118,6 +118,16 @@ def test_a_flat_kernel_switches_it_off_and_looks_become_rare(
     assert [row["preconditioner/on"] for row in rows if row["preconditioner/on"]] == ["1.0", "0.0", "0.0"]
 
 
+def test_a_kernel_that_flattens_itself_is_looked_at_three_times_in_forty_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What a short run on SIREN pays: no trial, and no refresh from the switch on."""
+    ratios(monkeypatch, 90.0, 7.0, 3.0)
+    run = auto_run(tmp_path, steps=42, every=20, val_check_interval=50)
+    assert refreshed_at(run) == [0, 5, 10, 40]
+    assert run.module.preconditioner.trials == [] and run.module.preconditioner.name == "none"
+
+
 def test_with_a_clear_spectrum_auto_is_the_way_itself_bit_for_bit(tmp_path: Path) -> None:
     plain, auto = Run(tmp_path / "a", steps=25), auto_run(tmp_path / "b", steps=25).fit()
     plain.module._scale_free = True

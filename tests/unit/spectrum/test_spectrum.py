@@ -168,6 +168,17 @@ def _bad(value: float) -> torch.Tensor:
     return K
 
 
+def test_from_scratch_a_large_part_of_the_modes_is_had_by_eigh_and_from_a_basis_by_passes(passes: list[int]) -> None:
+    """Auto's first look: a Krylov basis costs several times as much on a flat kernel."""
+    K = kernel(400, power_law(400, 0.3))
+    first = Spectrum.from_kernel(K, 70)
+    assert not passes
+    torch.testing.assert_close(first.eigenvalues, power_law(400, 0.3)[:70])
+    Spectrum.from_kernel(K, 70, init=first.eigenvectors, max_passes=1)
+    Spectrum.from_kernel(K, 60, max_passes=1)
+    assert len(passes) >= 2
+
+
 @pytest.mark.parametrize(
     ("K", "rank", "said"),
     [
