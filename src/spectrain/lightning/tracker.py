@@ -55,12 +55,12 @@ class Tracker(Logger):
         return self.inner.save_dir
 
     @rank_zero_only
-    def put(self, job: Callable[[], object]) -> None:
-        """Call `job` on the tracker's thread, after those before it."""
+    def put(self, job: Callable[[], object], wait: float = 0.0) -> None:
+        """Call `job` on the tracker's thread, after those before it; dropped if there is no place in `wait` seconds."""
         if self._closed:
             return
         try:
-            self._waiting.put_nowait(job)
+            self._waiting.put(job, timeout=wait)
         except queue.Full:
             self.dropped += 1
         if self._thread is None:  # not before: the process may fork first
@@ -87,13 +87,11 @@ class Tracker(Logger):
 
     def close(self, status: str = "success", last: Callable[[], object] | None = None) -> None:
         """Finalize the tracker, call `last`, wait within limits, say what was not taken. Later entries are ignored."""
-        self.put(self.inner.save)
-        self.put(partial(self.inner.finalize, status))
-        if last is not None:
-            self.put(last)
-        self._closed = True
         patience = max(self.patience, SHARE * (time.monotonic() - self._begun))
         until = time.monotonic() + patience
+        for job in (self.inner.save, partial(self.inner.finalize, status), *([] if last is None else [last])):
+            self.put(job, wait=max(0.0, until - time.monotonic()))
+        self._closed = True
         while self._waiting.unfinished_tasks and time.monotonic() < until:
             time.sleep(0.005)
         self.left = self._waiting.unfinished_tasks
