@@ -89,7 +89,8 @@ class Tracker(Logger):
         """Finalize the tracker, call `last`, wait within limits, say what was not taken. Later entries are ignored."""
         patience = max(self.patience, SHARE * (time.monotonic() - self._begun))
         until = time.monotonic() + patience
-        for job in (self.inner.save, partial(self.inner.finalize, status), *([] if last is None else [last])):
+        jobs: list[Callable[[], object] | None] = [self.inner.save, partial(self.inner.finalize, status), last]
+        for job in filter(None, jobs):
             self.put(job, wait=max(0.0, until - time.monotonic()))
         self._closed = True
         while self._waiting.unfinished_tasks and time.monotonic() < until:
