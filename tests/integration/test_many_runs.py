@@ -43,7 +43,7 @@ def check(tmp_path: Path, first: int, last: int, growth: int) -> None:
     for number in range(first, last):
         run(tmp_path, number)
     after = counted()
-    patience = time.monotonic() + 10  # a tracker's thread ends when it has written what is left
+    patience = time.monotonic() + 10  # the last tracker's thread may be on its way out
     while after["threads"] > before["threads"] and time.monotonic() < patience:
         time.sleep(0.1)
         after = counted()

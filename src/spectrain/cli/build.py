@@ -22,6 +22,7 @@ from spectrain.lightning import WholeCheckpoints, WideNetworkModule
 from spectrain.metrics import Quality
 from spectrain.models import center_output
 from spectrain.optim import GaussNewton
+from spectrain.preconditioners import GridPreconditioner
 
 # Keys beside a _target_ that this program reads itself.
 NOT_ARGUMENTS = ("center_output", "adaptive_lr", "scale_free", "default_alpha", "damping")
@@ -63,7 +64,8 @@ def build_field(cfg: DictConfig) -> FieldDataModule:
     """The same, of data that a network is fitted to.
 
     Raises:
-        InputError: a class of the user's own that cannot say what its runs are judged by.
+        InputError: a class of the user's own that cannot say what its runs are judged by, or data that are no picture
+            with preconditioner=grid.
     """
     data = build_data(cfg)
     if not isinstance(data, FieldDataModule):
@@ -71,7 +73,17 @@ def build_field(cfg: DictConfig) -> FieldDataModule:
             f"data._target_={cfg.data['_target_']} made a {type(data).__name__}; it must be a subclass of "
             "spectrain.data.FieldDataModule."
         )
+    if data.grid_shape is None and is_on(cfg, "preconditioner") and _is_grid(cfg.preconditioner["_target_"]):
+        raise InputError(
+            "preconditioner=grid needs the pixels of a picture, which these data are not (their grid_shape is None); "
+            "take preconditioner=sample."
+        )
     return data
+
+
+def _is_grid(target: str) -> bool:
+    made = get_object(target)
+    return isinstance(made, type) and issubclass(made, GridPreconditioner)
 
 
 def build_network(cfg: DictConfig, data: Any) -> nn.Module:

@@ -35,6 +35,12 @@ def suggestion_for(cfg: DictConfig, data: Any, network: nn.Module) -> tuple[Sugg
     Raises:
         InputError: fewer than 20 training points, or a network that has no kernel.
     """
+    if data.loss is not functional.mse_loss:
+        warnings.warn(
+            "The map is chosen by the squared error of the targets, and this run has another loss: take it as a hint.",
+            SpectrainWarning,
+            stacklevel=3,
+        )
     chosen = torch.randperm(len(data.train_x), generator=torch.Generator().manual_seed(0))[:POINTS].sort().values
     parameter = next(network.parameters())
     x, y = data.train_x[chosen].to(parameter.device, parameter.dtype), data.train_y[chosen]
@@ -86,13 +92,6 @@ def choose_map(cfg: DictConfig, data: Any, network: nn.Module) -> None:
         raise InputError(
             "spectral_map=auto chooses maps that cut at a number of modes, and preconditioner=batch cannot count them; "
             "give it spectral_map=power or spectral_map=ridge."
-        )
-    if data.loss is not functional.mse_loss:
-        warnings.warn(
-            "spectral_map=auto predicts the squared error of the targets, and this run has another loss: take it as a "
-            "hint.",
-            SpectrainWarning,
-            stacklevel=2,
         )
     found, _ = suggestion_for(cfg, data, network)
     g, typed = found.spectral_map, " ".join(overrides(found.spectral_map))

@@ -10,7 +10,6 @@ from spectrain.errors import InputError, SpectrainWarning
 Get = Callable[[str], Any]
 
 BATCH, PARAMETER = "spectrain.BatchPreconditioner", "spectrain.ParameterPreconditioner"
-WITHOUT_GRID = tuple(f"spectrain.data.{name}DataModule" for name in ("Signal", "Table", "Modular"))
 BUDGET = 0.1  # of conf/spectrum/default.yaml
 # They hold the second moment that spectrum.metric=optimizer reads (`optimizer_metric`).
 WITH_SECOND_MOMENT = (
@@ -103,10 +102,6 @@ def _check_batch_side(get: Get) -> None:
 
 
 def _check_grid(get: Get) -> None:
-    if get("preconditioner._target_") == "spectrain.GridPreconditioner" and get("data._target_") in WITHOUT_GRID:
-        raise InputError(
-            "preconditioner=grid needs the pixels of a picture, which these data are not; take preconditioner=sample."
-        )
     if get("preconditioner._target_") == "spectrain.GridPreconditioner" and get("data.holdout") is True:
         raise InputError(
             "preconditioner=grid needs all pixels of a picture, and data.holdout=true leaves every other one out; take "

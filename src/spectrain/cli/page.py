@@ -86,9 +86,16 @@ def figure(content: str, caption: str = "") -> str:
 
 
 def image(path: Path) -> str:
-    """A PNG or GIF as an <img> element that carries it, as wide as the figure: saved PNGs have two pixels for one."""
-    with Image.open(path) as opened:
-        width = opened.width // (2 if opened.format == "PNG" else 1)
-    data = base64.b64encode(path.read_bytes()).decode()
+    """A PNG or GIF as an <img> element that carries it, as wide as the figure: saved PNGs have two pixels for one.
+
+    Of a file that is no whole picture, as a full disk leaves it, a line that says so.
+    """
+    try:
+        with Image.open(path) as opened:
+            width = opened.width // (2 if opened.format == "PNG" else 1)
+            opened.load()
+        data = base64.b64encode(path.read_bytes()).decode()
+    except (OSError, SyntaxError, ValueError):  # what PIL makes of damaged files
+        return f"<p>{html.escape(path.name)} is damaged and left out.</p>"
     kind = path.suffix.lstrip(".").lower()
     return f'<img width="{width}" alt="{html.escape(path.stem)}" src="data:image/{kind};base64,{data}">'

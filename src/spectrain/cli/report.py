@@ -14,8 +14,6 @@ from spectrain.cli.page import figure, image, number_cell, row, table, text_cell
 from spectrain.cli.report_runs import TIMES, Run, differences, read_runs
 from spectrain.errors import InputError
 
-# Shown above from the runs' own numbers.
-CURVES = ("psnr", "quality", "convergence")
 COSTS = ("steps", "seconds", "cpu_seconds", "refresh_seconds", "peak_memory_mib")
 # Values that span more than this are shown on a logarithmic axis.
 DECADES = 30.0
@@ -136,8 +134,9 @@ def _pictures(runs: list[Run]) -> str:
     """Every figure of the runs' folders, those of one name together."""
     files = [(run, file) for run in runs for file in sorted((run.folder / "figures").glob("*.[pg][ni][gf]"))]
     parts = []
+    curves = {*metrics(runs), "convergence"}  # shown above from the runs' own numbers, by the metrics' names
     for name in dict.fromkeys(file.name for _, file in files):
-        if Path(name).stem not in CURVES:
+        if Path(name).stem not in curves:
             moving = " over time" if name.endswith(".gif") else ""
             parts.append(f"<h3>{html.escape(Path(name).stem.replace('_', ' '))}{moving}</h3>")
             parts += [figure(image(file), run.name) for run, file in files if file.name == name]

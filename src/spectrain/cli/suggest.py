@@ -14,9 +14,11 @@ from spectrain.cli.choose_map import overrides, suggestion_for
 from spectrain.cli.config_dir import config_dir
 from spectrain.cli.errors import run_guarded
 from spectrain.cli.launch import launch
+from spectrain.cli.physics import is_physics
 from spectrain.cli.run_folder import choose_run_folder
 from spectrain.cli.train import quiet_libraries
 from spectrain.cli.validation import validate
+from spectrain.errors import InputError
 from spectrain.selection import Suggestion
 from spectrain.spectrum import Spectrum
 
@@ -31,10 +33,16 @@ def suggest(cfg: DictConfig) -> Suggestion:
         InputError: anything in the configuration or the files it names cannot be used.
     """
     validate(cfg)
+    build.check_groups(cfg)
     check_targets(cfg, cfg.allow_targets)
+    if is_physics(cfg):
+        raise InputError(
+            "spectrain-suggest does not know equations (experiment=pinn_...); give such a run a map, such as "
+            "spectral_map=power, or optimizer=gauss_newton."
+        )
     folder = choose_run_folder(cfg, "suggestion")
     pl.seed_everything(cfg.seed, verbose=False)
-    data = build.build_data(cfg)
+    data = build.build_field(cfg)
     network = build.build_network(cfg, data)
     found, K = suggestion_for(cfg, data, network)
     print(found)

@@ -139,7 +139,12 @@ def _read_csv(file: Path, name: str, delimiter: str | None) -> Sheet:
     if delimiter is None:
         counts = {mark: lines[0].count(mark) for mark in DELIMITERS} if lines else {}
         delimiter = max(counts, key=lambda mark: counts[mark]) if any(counts.values()) else ","
-    rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
+    try:
+        rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=delimiter)]
+    except csv.Error as error:
+        raise InputError(
+            f"data.path={name} cannot be read as CSV ({error}); look for a quote without its pair."
+        ) from error
     while rows and not any(rows[-1]):
         rows.pop()
     if not rows:

@@ -117,8 +117,9 @@ class ImageDataModule(FieldDataModule):
         found: dict[str, Any] = {}
         if self.noisy is not None:
             for run, prefix in zip(runs.values(), ("", "baseline_"), strict=False):
-                found[f"{prefix}best_psnr"] = float(run["psnr"].max())
                 found[f"{prefix}best_step"] = int(run["step"][run["psnr"].argmax()])
+            if "without" in runs:  # the run's own is in every summary
+                found["baseline_best_psnr"] = float(runs["without"]["psnr"].max())
         if self.downsample > 1:
             metrics = ImageMetrics(self.image)
             metrics.update(self._bicubic().flatten(0, 1))

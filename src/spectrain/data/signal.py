@@ -19,6 +19,7 @@ from spectrain.data.field import Columns, FieldDataModule, Figures, stacked, who
 from spectrain.data.files import locate_file, read_sheet
 from spectrain.errors import InputError, SpectrainWarning
 from spectrain.metrics import FieldMetrics, SignalMetrics
+from spectrain.metrics.signal import band_name
 
 MADE = ("sines", "chirp", "note")
 MAX_SAMPLES = 2**20
@@ -121,7 +122,7 @@ class SignalDataModule(FieldDataModule):
             ),
             **super().figures(metrics, runs),
         }
-        names = [f"error_f{a}" if a == b else f"error_f{a}_{b}" for a, b in measured.bands]
+        names = [band_name(a, b) for a, b in measured.bands]
         if runs and len(names):
             columns = stacked(runs, ("step", *names))
             arrays = {

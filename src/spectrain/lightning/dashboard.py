@@ -7,6 +7,7 @@ import wandb
 
 from spectrain.errors import InputError
 from spectrain.lightning.wandb_run import NO_LOGIN, unreachable
+from spectrain.metrics import ClassMetrics, ImageMetrics, RegressionMetrics, SignalMetrics
 
 STEP, CPU = "trainer/global_step", "time/cpu_seconds"
 PACKAGE = "wandb-workspaces"
@@ -23,7 +24,14 @@ class Panel:
     kind: str = "line"  # line, pattern, figures, table, runs
 
 
-HIGH, LOW = "^val/(psnr|ssim|accuracy)", "^val/.*(mse|error|loss)"
+MEASURES = (ImageMetrics, SignalMetrics, RegressionMetrics, ClassMetrics)
+DIRECTIONS = {name: higher for measures in MEASURES for name, higher in measures.directions.items()}
+# Beside the metrics that have a best value: errors per band and of equations, and losses.
+OTHERS = (".*error", ".*loss", "cross_entropy")
+HIGH = f"^val/({'|'.join(name for name, higher in DIRECTIONS.items() if higher)})"
+LOW = f"^val/({'|'.join([*(name for name, higher in DIRECTIONS.items() if not higher), *OTHERS])})"
+RESULTS = ("reconstruction", "pictures", "signal", "frequencies", "solution", "convergence")
+QUALITIES = tuple(measures.quality.name for measures in MEASURES)
 SECTIONS: dict[str, tuple[Panel, ...]] = {
     "Quality": (
         Panel("Quality against steps", (HIGH,), kind="pattern"),
@@ -52,8 +60,8 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
         Panel("Seconds of a refresh", ("time/refresh_seconds",)),
     ),
     "Figures": (
-        Panel("Results", ("figures/reconstruction", "figures/solution"), kind="figures"),
-        Panel("Spectra", ("figures/spectrum",), kind="figures"),
+        Panel("Results", tuple(f"figures/{name}" for name in (*RESULTS, *QUALITIES)), kind="figures"),
+        Panel("Spectra", ("figures/spectrum", "figures/band_energy"), kind="figures"),
     ),
     "Runs": (Panel("Settings", (), kind="runs"),),
 }

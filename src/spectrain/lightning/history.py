@@ -23,7 +23,7 @@ class RunHistory(pl.Callback):
 
     The clock counts training and refreshes. It stands still from a validation's start to the next step, so that two
     runs compare whatever they measure and save. This callback stands before SpectrumCallback, to charge its refreshes.
-    Band energies are those of the (clamped) residual on the training points, in the basis of the run's first spectrum.
+    Band energies are those of the data's `residual` on the training points, in the basis of the run's first spectrum.
     """
 
     def __init__(self, spectrum: SpectrumCallback) -> None:

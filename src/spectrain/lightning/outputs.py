@@ -1,8 +1,12 @@
 """The last outputs of a run, each written whatever has become of the others."""
 
+import errno
+import json
+import math
 import warnings
-from collections.abc import Callable, Iterable
-from typing import TypeVar
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
 
 from pytorch_lightning.loggers import Logger
 
@@ -10,6 +14,8 @@ from spectrain.errors import SpectrainWarning
 from spectrain.lightning.loggers import MetricsCSV
 
 T = TypeVar("T")
+# Of a disk that does not take what is written, and not of a bug.
+DISK = {getattr(errno, name) for name in ("ENOSPC", "EDQUOT", "EROFS", "EACCES", "EPERM", "EFBIG", "EIO", "ESTALE")}
 
 
 class Outputs:
@@ -37,6 +43,12 @@ class Outputs:
             self.failed = self.failed or cause
             return None
 
+    def write_summary(self, folder: Path, summary: Mapping[str, Any]) -> None:
+        """summary.json, by name; JSON has no nan and no infinity: null."""
+        known = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in summary.items()}
+        text = json.dumps(known, indent=2) + "\n"
+        self.write("summary.json", lambda: (folder / "summary.json").write_text(text))
+
     def finish(self, loggers: Iterable[Logger] = ()) -> None:
         """Raise what went wrong, here or in metrics.csv.
 
@@ -50,6 +62,9 @@ class Outputs:
 
 
 def _disk_error(error: BaseException | None) -> OSError | None:
-    while error is not None and not isinstance(error, OSError):
+    """The error itself, or the disk's behind it; a bug that shows while a missing file is handled stays a bug."""
+    if isinstance(error, OSError):
+        return error
+    while error is not None and not (isinstance(error, OSError) and error.errno in DISK):
         error = error.__cause__ or error.__context__
     return error

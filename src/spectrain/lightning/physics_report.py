@@ -3,7 +3,6 @@
 Legend: R, K points along the axes of a map, G along each axis of the grid, k modes.
 """
 
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -48,9 +47,9 @@ def finish_physics(
     module.measure(trainer.global_step)
     summary = summarize(trainer, module, history)
     if trainer.is_global_zero:
-        outputs, text = Outputs(), json.dumps(summary, indent=2) + "\n"
+        outputs = Outputs()
         outputs.write("history.csv", lambda: history.write(folder / "history.csv"))
-        outputs.write("summary.json", lambda: (folder / "summary.json").write_text(text))
+        outputs.write_summary(folder, summary)
         arrays = field_arrays(module, data)
         outputs.write("field.npz", lambda: np.savez_compressed(folder / "field.npz", **cast(Any, arrays)))
         outputs.write("field.vtk", lambda: _write_vtk(folder / "field.vtk", arrays, data))

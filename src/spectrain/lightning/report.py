@@ -1,7 +1,6 @@
 """What a finished run leaves in its folder: figures with their raw numbers, summary.json, and a short table."""
 
 import functools
-import json
 import platform
 import resource
 import subprocess
@@ -60,9 +59,9 @@ def finish_run(
     runs = named_runs(history, baseline)
     summary |= data.headline(runs)
     if trainer.is_global_zero:
-        outputs, text = Outputs(), json.dumps(summary, indent=2) + "\n"
+        outputs = Outputs()
         outputs.write("history.csv", lambda: history.write(folder / "history.csv"))
-        outputs.write("summary.json", lambda: (folder / "summary.json").write_text(text))
+        outputs.write_summary(folder, summary)
         arrays = data.figures(metrics, runs) | spectral_figures(module, history, spectrum) if figures else {}
         drawn = save_figures(outputs, folder / "figures", arrays)
         modes = None

@@ -1,7 +1,6 @@
 """What a finished study leaves in its folder, shows to the trackers, and prints."""
 
 import functools
-import json
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,11 +21,11 @@ def finish_study(
 ) -> dict[str, Any]:
     """Write summary.json and figures/, show them to the loggers, print the table; return the summary."""
     summary = {**findings.headline, **environment()}
-    outputs, text = Outputs(), json.dumps(summary, indent=2) + "\n"
-    outputs.write("summary.json", lambda: (folder / "summary.json").write_text(text))
+    outputs = Outputs()
+    outputs.write_summary(folder, summary)
     drawn = []
     if figures:
-        (folder / "figures").mkdir(exist_ok=True)
+        outputs.write("figures", lambda: (folder / "figures").mkdir(exist_ok=True))
         drawn = save_figures(outputs, folder / "figures", dict(findings.figures))
         for name, write in findings.animations.items():
             outputs.write(name, functools.partial(write, folder / "figures" / name))

@@ -34,7 +34,7 @@ class Tracker(Logger):
         super().__init__()
         self.inner, self.first_step, self.patience = inner, first_step, patience
         self.failed, self.dropped, self.left = 0, 0, 0
-        self._waiting: queue.Queue[Callable[[], object]] = queue.Queue(MOST_WAITING)
+        self._waiting: queue.Queue[Callable[[], object] | None] = queue.Queue(MOST_WAITING)
         self._thread: threading.Thread | None = None
         self._begun = time.monotonic()
         self._closed = False
@@ -55,12 +55,12 @@ class Tracker(Logger):
         return self.inner.save_dir
 
     @rank_zero_only
-    def put(self, job: Callable[[], object]) -> None:
-        """Call `job` on the tracker's thread, after those before it."""
+    def put(self, job: Callable[[], object], wait: float = 0.0) -> None:
+        """Call `job` on the tracker's thread, after those before it; dropped if there is no place in `wait` seconds."""
         if self._closed:
             return
         try:
-            self._waiting.put_nowait(job)
+            self._waiting.put(job, timeout=wait)
         except queue.Full:
             self.dropped += 1
         if self._thread is None:  # not before: the process may fork first
@@ -87,25 +87,27 @@ class Tracker(Logger):
 
     def close(self, status: str = "success", last: Callable[[], object] | None = None) -> None:
         """Finalize the tracker, call `last`, wait within limits, say what was not taken. Later entries are ignored."""
-        self.put(self.inner.save)
-        self.put(partial(self.inner.finalize, status))
-        if last is not None:
-            self.put(last)
-        self._closed = True
         patience = max(self.patience, SHARE * (time.monotonic() - self._begun))
         until = time.monotonic() + patience
+        jobs: list[Callable[[], object] | None] = [self.inner.save, partial(self.inner.finalize, status), last]
+        for job in filter(None, jobs):
+            self.put(job, wait=max(0.0, until - time.monotonic()))
+        self._closed = True
         while self._waiting.unfinished_tasks and time.monotonic() < until:
             time.sleep(0.005)
         self.left = self._waiting.unfinished_tasks
         if self.left:
             self._say(f"is slow: {self.left} entries had not reached it {patience:.0f} s after the run's end")
             self._waiting.queue.clear()
+        self._waiting.put_nowait(None)  # ends the thread: there is room, all was taken or cleared
         if self.failed > 1 or self.dropped:
             self._say(f"did not take {self.failed + self.dropped} entries")
 
     def _work(self) -> None:
         while True:
             job = self._waiting.get()
+            if job is None:
+                return
             try:
                 job()
             except Exception as error:

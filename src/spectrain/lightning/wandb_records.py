@@ -1,5 +1,6 @@
 """W&B's own file of a run, read back: what it holds after a run that was killed is known from it alone."""
 
+import contextlib
 import json
 import struct
 from collections.abc import Iterator
@@ -9,7 +10,7 @@ from wandb.proto import wandb_internal_pb2
 
 
 def records(file: Path) -> Iterator[wandb_internal_pb2.Record]:
-    """The records of a .wandb file, as far as it is written.
+    """The records of a .wandb file, as far as it is written and whole.
 
     LevelDB's log format after 7 bytes of W&B's own: blocks of 32 KiB, chunks (crc 4, length 2, type 1, data).
     """
@@ -26,7 +27,10 @@ def records(file: Path) -> Iterator[wandb_internal_pb2.Record]:
         place += 7 + length
         if kind in (1, 4):  # whole, last
             record = wandb_internal_pb2.Record()
-            record.ParseFromString(collected)
+            try:
+                record.ParseFromString(collected)
+            except Exception:  # protobuf's own, of a damaged record
+                return
             yield record
             collected = b""
 
@@ -38,5 +42,6 @@ def last_step(run_dir: Path) -> int:
         for record in records(file):
             if record.WhichOneof("record_type") == "history":
                 found = {item.key or "/".join(item.nested_key): item.value_json for item in record.history.item}
-                steps.append(int(json.loads(found.get("trainer/global_step", "0"))))
+                with contextlib.suppress(ValueError, TypeError):  # of a damaged row
+                    steps.append(int(json.loads(found.get("trainer/global_step", "0"))))
     return max(steps)

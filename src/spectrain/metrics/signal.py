@@ -21,7 +21,8 @@ class SignalMetrics(FieldMetrics):
 
     error_fLO_HI = sqrt(E_band(f - y) / E_band(y)), E the energy of the discrete Fourier transform (the signal taken as
     periodic) at LO .. HI periods over its length; 1 before anything of a band is learned. `edges`: bands are
-    edges[j] .. edges[j + 1] - 1, and those that hold less than a ten-thousandth of the signal's energy are left out.
+    edges[j] .. edges[j + 1] - 1, and those that hold less than a ten-thousandth of the energy, the mean's not counted,
+    are left out.
 
     `target` [n, C]; `compute()` -> {"snr", "mse", "error_f1", "error_f2_3", ...}.
     """
@@ -32,7 +33,7 @@ class SignalMetrics(FieldMetrics):
     def __init__(self, target: Float[Tensor, "n C"], bands: Sequence[tuple[int, int]]) -> None:
         super().__init__(target)
         energy = energy_per_frequency(target)
-        whole = float(energy.sum())
+        whole = float(energy[1:].sum())  # the mean counts as none
         self.bands = [(a, b) for a, b in bands if float(energy[a : b + 1].sum()) > LEAST_SHARE * whole]
 
     def residual_energy(self) -> tuple[Float[Tensor, " F"], Float[Tensor, " F"]]:
@@ -48,6 +49,8 @@ class SignalMetrics(FieldMetrics):
 
     def lines(self, summary: Mapping[str, Any]) -> list[tuple[str, str]]:
         """SNR, and the error at the highest frequency that the signal has."""
+        if not self.bands:
+            return super().lines(summary)
         a, b = self.bands[-1]
         where = f"{a}" if a == b else f"{a}-{b}"
         text = f"{100 * summary[band_name(a, b)]:.1f} % at {where} periods"

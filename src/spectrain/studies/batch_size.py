@@ -42,8 +42,10 @@ class BatchSizeStudy:
 
     Theory (Ma, Bassily and Belkin 2018, arXiv 1712.06559; EigenPro 2, Ma and Belkin 2019): the step size grows with m,
     see `eigenpro_step_size`, up to m* = beta / lambda' + 1, and larger batches buy at most a factor of two. Its
-    curve is the number of steps of the mean residual, E r_t = (I - eta K S / n)^t r_0. Network and theory both take
-    the best of a few shares of that step size. `height` keeps the network lazy, see `CircleStudy`.
+    curve is the number of steps of the mean residual, E r_t = (I - eta K S / n)^t r_0. That is P's process: with
+    minibatches S forms S_BB on the batch's own rows, whose mean step is another, so that for S the curve is the theory
+    at m = n alone. Network and theory both take the best of a few shares of that step size. `height` keeps the network
+    lazy, see `CircleStudy`.
     """
 
     seed: int = 0

@@ -35,6 +35,7 @@ class Cells:
     def __init__(self, folder: Path, train: Train | None = None, say: Callable[[str], None] = print) -> None:
         self.folder, self.total = folder, 0
         self._train, self._say, self._done = train, say, 0
+        self._names: dict[Path, str] = {}
 
     def __call__(self, name: str, compute: Callable[[], Mapping[str, Any]]) -> dict[str, np.ndarray]:
         """What `compute` returns (numbers, arrays or texts by name), computed now or in an earlier part of the study.
@@ -67,7 +68,11 @@ class Cells:
         return trained
 
     def _path(self, name: str) -> Path:
-        return self.folder / re.sub(r"[^\w.=+-]+", "_", name)
+        path = self.folder / re.sub(r"[^\w.=+-]+", "_", name)
+        other = self._names.setdefault(path, name)
+        if other != name:
+            raise InputError(f"The study's parts {other!r} and {name!r} would share {path.name}; rename one of them.")
+        return path
 
     def _progress(self, name: str, start: float) -> None:
         self._done += 1

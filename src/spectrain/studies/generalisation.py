@@ -65,7 +65,7 @@ class GeneralisationStudy:
         check_whole(self, "points", least=self.rank + 2)
         check_number(self, "height")
         check_number(self, "strengths", above=-4.0, most=1.0)
-        check_number(self, "noises", above=-1e-12)
+        check_number(self, "noises", zero=True)
         for name in ("strengths", "noises", "steps"):
             if isinstance(getattr(self, name), (int, float)):
                 raise InputError(f"study.{name}={getattr(self, name)} must be a list, such as [{getattr(self, name)}].")

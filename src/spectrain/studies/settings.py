@@ -14,14 +14,19 @@ def check_whole(study: Any, *names: str, least: int = 1) -> None:
             raise InputError(f"study.{name}={value!r} cannot be used; it must be {_kind(value)} of at least {least}.")
 
 
-def check_number(study: Any, *names: str, above: float = 0.0, most: float = float("inf")) -> None:
-    """Raise InputError unless each is a number above `above` and at most `most`, or a list of them."""
+def check_number(study: Any, *names: str, above: float = 0.0, zero: bool = False, most: float = float("inf")) -> None:
+    """Raise InputError unless each is a number above `above` (with `zero`: 0 or more) up to `most`, or a list."""
+
+    def fits(v: Any) -> bool:
+        number = isinstance(v, (int, float)) and not isinstance(v, bool)
+        return number and (v >= 0 if zero else v > above) and bool(v <= most)
+
     for name in names:
         value = getattr(study, name)
-        fits = _all(value, lambda v: isinstance(v, (int, float)) and not isinstance(v, bool) and above < v <= most)
-        if not fits:
+        if not _all(value, fits):
+            start = "be 0 or more" if zero else f"lie above {above:g}"
             end = f" and at most {most:g}" if most < float("inf") else ""
-            raise InputError(f"study.{name}={value!r} cannot be used; it must lie above {above:g}{end}.")
+            raise InputError(f"study.{name}={value!r} cannot be used; it must {start}{end}.")
 
 
 def _all(value: Any, fits: Any) -> bool:

@@ -72,7 +72,8 @@ class WhereItPays:
             words = [f"model={network}", f"optimizer={optimizer}", f"preconditioner={side}"]
             steps, warm[side] = timed_steps(cells, name, words, self.seconds, self.warmup)
             last[side] = train_for(cells, name, words, steps)
-            psnr[side] = float(last[side].summary["psnr"])
+            value = last[side].summary["psnr"]
+            psnr[side] = float("nan") if value is None else float(value)
         return {
             "gain_db": psnr["sample"] - psnr["none"],
             "auto_gain_db": psnr["auto"] - psnr["none"],

@@ -1,7 +1,9 @@
 """`spectral_map=auto` becomes a map before anything else is built, and says which."""
 
 import warnings
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from hydra import compose, initialize_config_dir
@@ -13,6 +15,7 @@ from spectrain.cli import build
 from spectrain.cli.choose_map import affordable_maps, choose_map, is_auto, overrides, suggestion_for
 from spectrain.cli.config_dir import config_dir
 from spectrain.cli.validation import validate
+from spectrain.data import TableDataModule
 from spectrain.errors import InputError
 from spectrain.kernels import empirical_ntk
 from spectrain.preconditioners import SamplePreconditioner
@@ -130,4 +133,20 @@ def test_another_loss_than_the_predicted_one_is_said() -> None:
 
     cfg = config()
     with pytest.warns(SpectrainWarning, match="another loss: take it as a hint"):
-        choose_map(cfg, Classes(), network(cfg))
+        suggestion_for(cfg, Classes(), network(cfg))  # of spectrain-suggest and of spectral_map=auto alike
+
+
+def test_a_grid_is_asked_of_the_data_themselves(tmp_path: Path) -> None:
+    """A class of the user's own is no picture either, whatever its name."""
+    np.savetxt(tmp_path / "x.csv", np.random.default_rng(0).normal(size=(40, 3)), delimiter=",")
+    words = ["preconditioner=grid", "data=table", f"data.path={tmp_path}/x.csv"]
+    cfg = config(*words)
+    cfg.data._target_ = f"{__name__}.MyTable"
+    with pytest.raises(InputError, match="their grid_shape is None"):
+        build.build_field(cfg)
+    cfg.preconditioner._target_ = None
+    assert build.build_field(cfg).grid_shape is None
+
+
+class MyTable(TableDataModule):
+    """Somebody's own."""

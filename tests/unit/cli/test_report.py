@@ -86,3 +86,21 @@ def test_what_cannot_be_shown_is_refused(tmp_path: Path) -> None:
     (place / "config.yaml").write_text("!!python/object/apply:os.system ['true']")
     with pytest.raises(InputError, match="cannot be read"):
         write_report([str(place)])
+
+
+def test_a_damaged_figure_costs_a_line_only(tmp_path: Path) -> None:
+    place = folder(tmp_path / "a")
+    whole = (place / "figures" / "reconstruction.png").read_bytes()
+    (place / "figures" / "cut.png").write_bytes(whole[: len(whole) // 2])
+    (place / "figures" / "empty.png").touch()
+    (place / "figures" / "text.gif").write_text("no picture")
+    page = write_report([str(place)]).read_text(encoding="utf-8")
+    assert page.count("is damaged and left out") == 3 and page.count('src="data:image') == 1
+
+
+def test_the_curve_of_the_quality_is_shown_once(tmp_path: Path) -> None:
+    """Its figure has the metric's name, and the page draws that curve itself."""
+    place = folder(tmp_path / "a", name="rmse")
+    (place / "figures" / "rmse.png").write_bytes((place / "figures" / "reconstruction.png").read_bytes())
+    page = write_report([str(place)]).read_text(encoding="utf-8")
+    assert page.count("<h3>rmse") == 1 and "<h3>reconstruction" in page

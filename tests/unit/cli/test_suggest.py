@@ -9,8 +9,10 @@ from omegaconf import DictConfig
 from PIL import Image
 
 from spectrain.cli.config_dir import config_dir
+from spectrain.cli.overrides import composed
 from spectrain.cli.suggest import suggest
 from spectrain.cli.validation import validate
+from spectrain.errors import InputError
 
 
 def config(folder: Path, *more: str) -> DictConfig:
@@ -30,3 +32,9 @@ def test_suggests_for_a_config_and_says_what_to_type(tmp_path: Path, capsys: pyt
     assert len(list(tmp_path.glob("suggestion*/suggestion.*"))) >= 2
     words = next(line for line in printed.splitlines() if line.startswith("To take it: "))
     validate(config(tmp_path, *words.removeprefix("To take it: ").split()))
+
+
+def test_an_equation_is_refused_in_a_sentence(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="does not know equations"):
+        suggest(composed(["experiment=pinn_poisson2d", f"paths.output_dir={tmp_path}"]))
+    assert not list(tmp_path.iterdir())

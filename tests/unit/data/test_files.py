@@ -89,3 +89,8 @@ def test_files_refused(tmp_path):
         read_sheet(str(tmp_path / "nan.npy")).numbers(range(2))
     with pytest.raises(InputError, match=r"data\.delimiter='--'"):
         read_sheet(written(tmp_path, "1,2\n"), "--")
+
+
+def test_a_quote_without_its_pair_is_said(tmp_path):
+    with pytest.raises(InputError, match="a quote without its pair"):
+        read_sheet(written(tmp_path, 'a,b\n1,"2\n' + "1,2\n" * 50_000))

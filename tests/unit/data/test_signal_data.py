@@ -122,3 +122,12 @@ def test_files_refused(tmp_path):
     for name, said in {"x": "cannot be read as a WAV", "silent": "silent", "short": "8 samples", "nan": "NaN"}.items():
         with pytest.raises(InputError, match=said):
             SignalDataModule(str(tmp_path / f"{name}.wav"))
+
+
+def test_the_mean_of_a_file_hides_no_band(tmp_path):
+    t = np.arange(64) / 64
+    np.savetxt(tmp_path / "far.csv", 300 + np.sin(2 * np.pi * 5 * t))
+    data = SignalDataModule(str(tmp_path / "far.csv"))
+    assert data.metrics().bands == [(4, 7)]
+    summary = {"snr": 1.0, "best_snr": 1.0}
+    assert len(SignalMetrics(data.signal, []).lines(summary)) == 1

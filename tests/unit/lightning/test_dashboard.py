@@ -10,6 +10,7 @@ import wandb
 
 from spectrain.errors import InputError
 from spectrain.lightning.dashboard import SECTIONS, publish, workspace
+from spectrain.metrics import ClassMetrics, ImageMetrics, RegressionMetrics, SignalMetrics
 
 ROOT = Path(__file__).parents[3]
 PANELS = [panel for panels in SECTIONS.values() for panel in panels]
@@ -69,3 +70,16 @@ def test_wandb_s_own_package_takes_the_panels() -> None:
     assert {name: len(panels) for name, panels in SECTIONS.items()} == {n: len(p) for n, p in sections.items()}
     text = json.dumps(view)
     assert all(json.dumps(name)[1:-1] in text for panel in PANELS for name in panel.names)
+
+
+def test_every_kind_of_data_is_shown() -> None:
+    """By its quality, by the metrics that have a best value, and by the figure of the quality."""
+    quality, errors = SECTIONS["Quality"][0].names[0], SECTIONS["Quality"][2].names[0]
+    figures = next(panel.names for panel in PANELS if panel.title == "Results")
+    for measures in (ImageMetrics, SignalMetrics, RegressionMetrics, ClassMetrics):
+        for name, higher in measures.directions.items():
+            assert bool(re.search(quality, f"val/{name}")) == higher
+            assert bool(re.search(errors, f"val/{name}")) != higher
+        assert f"figures/{measures.quality.name}" in figures
+    for name in ("cross_entropy", "error_f8_15", "l2_error", "fresh_loss", "rmse_train"):
+        assert re.search(errors, f"val/{name}")

@@ -103,3 +103,15 @@ def test_what_waits_for_a_tracker_is_bounded(
     tracker.close()
     release.set()
     assert f"did not take {tracker.dropped} entries" in capsys.readouterr().err
+
+
+def test_a_full_queue_that_drains_takes_the_end_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tracker_module, "MOST_WAITING", 3)
+    release, shown = threading.Event(), []
+    inner = Recorder(release.wait)
+    tracker = Tracker(inner)
+    for step in range(10):
+        tracker.log_metrics({}, step)
+    threading.Timer(0.05, release.set).start()
+    tracker.close(last=lambda: shown.append("figures"))
+    assert inner.ends == ["success"] and shown == ["figures"] and tracker.left == 0

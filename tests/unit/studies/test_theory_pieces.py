@@ -2,6 +2,8 @@
 
 from dataclasses import dataclass
 from itertools import islice
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from spectrain.kernels import empirical_ntk
 from spectrain.preconditioners import SamplePreconditioner
 from spectrain.spectral_maps import flatten
 from spectrain.spectrum import Spectrum
+from spectrain.studies.cells import Cells
 from spectrain.studies.descent import descend, first_modes, measured_rate, steps_to
 from spectrain.studies.same_solution import random_positive_definite
 from spectrain.studies.settings import check_number, check_whole
@@ -121,3 +124,17 @@ def test_settings_are_refused_by_the_key_that_was_typed() -> None:
     for bad in (0, 2, None, float("nan")):
         with pytest.raises(InputError, match=r"study.height=.*must lie above 0 and at most 1"):
             check_number(Settings(height=bad), "height", most=1)
+
+
+def test_a_setting_that_may_be_zero() -> None:
+    check_number(SimpleNamespace(noises=[0.0, 0.1]), "noises", zero=True)
+    with pytest.raises(InputError, match=r"study\.noises=\[-0\.1\] cannot be used; it must be 0 or more\."):
+        check_number(SimpleNamespace(noises=[-0.1]), "noises", zero=True)
+
+
+def test_two_parts_of_a_study_do_not_share_a_file(tmp_path: Path) -> None:
+    cells = Cells(tmp_path, say=lambda _: None)
+    cells("lr 1", lambda: {"value": 1})
+    assert cells("lr 1", lambda: {"value": 2})["value"] == 1
+    with pytest.raises(InputError, match=r"'lr 1.npz' and 'lr_1.npz' would share lr_1\.npz"):
+        cells("lr_1", lambda: {"value": 2})
