@@ -64,5 +64,5 @@ def test_refused_in_one_sentence(case: Case) -> None:
 )
 def test_what_has_no_effect_is_said(words: list[str], said: str) -> None:
     """Beside a mistake that stops the run before it begins."""
-    outcome = call(*TINY, *words, "callbacks.checkpoint.mode=up")
+    outcome = call(*TINY, *words, "+callbacks.checkpoint.foo=1")
     assert outcome.error and said in outcome.err
