@@ -187,9 +187,19 @@ def build(cfg: DictConfig, key: str) -> Any:
 
 
 def choose_monitor(cfg: DictConfig, quality: Quality) -> None:
-    """Put the data's own metric in the place of a callback's ``monitor: auto``, with its direction."""
-    for settings in cfg.callbacks.values():
+    """Put the data's own metric in the place of a callback's ``monitor: auto``, with its direction.
+
+    Raises:
+        InputError: a direction is given for the data's own metric.
+    """
+    for name, settings in cfg.callbacks.items():
         if settings.get("monitor") == "auto":
+            if settings.get("mode", "auto") != "auto":
+                key = f"callbacks.{name}"
+                raise InputError(
+                    f"{key}.mode={settings.mode} cannot be used with {key}.monitor=auto: the data's own metric brings "
+                    f"its direction; leave it out, or name a metric too, such as {key}.monitor=train/loss."
+                )
             settings.monitor, settings.mode = f"val/{quality.name}", "max" if quality.higher else "min"
 
 

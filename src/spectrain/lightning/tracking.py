@@ -28,9 +28,13 @@ BINS = 32
 
 
 def log_scalars(trainer: pl.Trainer, values: Mapping[str, float]) -> None:
-    """To all loggers, at the present step. Lightning's `self.log` would repeat them until the next call."""
+    """To all loggers, at the present step. Lightning's `self.log` would repeat them until the next call.
+
+    Saved at once, as Lightning does: a run killed right after a checkpoint resumes behind this step.
+    """
     for logger in trainer.loggers:
         logger.log_metrics(dict(values), step=trainer.global_step)
+        logger.save()
 
 
 def trackers(loggers: Iterable[Logger]) -> list[Tracker]:
