@@ -186,7 +186,7 @@ def test_single_precision_warns() -> None:
 
 @pytest.mark.parametrize("weight", ["abc", [1], None, float("inf"), -1])
 def test_a_weight_that_is_not_a_number_above_0_is_refused(weight: Any) -> None:
-    with pytest.raises(InputError, match="Simple: the weight of interior is .*; it must be a finite number above 0"):
+    with pytest.raises(InputError, match=r"Simple: the weight of interior is .*; it must be a finite number above 0"):
         problem(one_output(), Simple(), weights={"interior": weight})
 
 
