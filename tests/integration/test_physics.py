@@ -107,7 +107,7 @@ REFUSED = {
     "AutoPreconditioner does not act": ("optimizer=soap", "preconditioner=auto"),
     "spectral_map=auto does not know": ("optimizer=soap", "preconditioner=sample", "spectral_map=auto"),
     "optimizer.lr=auto does not know": ("optimizer=sgd", "optimizer.lr=auto"),
-    "leave it out with ~optimizer.NAME": ("optimizer=adam", "+optimizer.mu=1", "preconditioner=sample"),
+    "leave it out with ~optimizer.NAME": ("optimizer=adam", "+optimizer.mu=1e-6"),
     "tanh, sine or gelu": ("model.activation=relu",),
     "no condition 'edge'": ("+data.weights.edge=1",),
     "data.weights={'boundary': 0} cannot be used": ("+data.weights.boundary=0",),

@@ -29,6 +29,10 @@ def _is_list(value: Any) -> bool:
     return isinstance(value, list) or OmegaConf.is_list(value)  # ${sized:...} makes plain ones
 
 
+def _values(value: Any) -> Any:
+    return OmegaConf.to_container(value, resolve=True).values()  # type: ignore[union-attr]  # ??? comes as a text
+
+
 def choice(*names: str) -> Rule:
     """One of some words."""
     return Rule(lambda value: isinstance(value, str) and value in names, f"one of {', '.join(names)}")
@@ -77,7 +81,7 @@ condition_weights = Rule(
     lambda value: (
         value is None
         or value == "trace"
-        or (OmegaConf.is_dict(value) and all(_is_number(weight) and weight > 0 for weight in value.values()))
+        or (OmegaConf.is_dict(value) and all(positive_float.accepts(weight) for weight in _values(value)))
     ),
     "finite numbers above 0 by condition, such as {boundary:10}, or trace",
 )

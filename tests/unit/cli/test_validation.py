@@ -119,6 +119,7 @@ def test_a_rate_is_finite_and_above_0(key: str, value: Any) -> None:
         ("data.weights", {"boundary": [1]}),
         ("data.weights", {"boundary": None}),
         ("data.weights", {"boundary": True}),
+        ("data.weights", {"boundary": "???"}),
         ("data.weights", {"boundary": 0}),
         ("data.weights", {"boundary": 10, "initial": float("inf")}),
         ("model.center_output", None),
