@@ -29,8 +29,8 @@ compare: ## race methods over tasks in equal CPU time: make compare ARGS="race=p
 report: ## one offline page of runs: make report ARGS="runs/A runs/B"
 	$(RUN) --args python scripts/report.py
 
-test: ## run the quick tests; ARGS are pytest's: make test ARGS="-k spectrum -x"
-	$(RUN) --args python -m pytest
+test: ## run the quick tests in two processes; ARGS are pytest's: make test ARGS="-k spectrum -x -n 0"
+	$(RUN) --args python -m pytest -n 2 --dist loadfile
 
 test-slow: ## run the slow tests
 	$(RUN) --args python -m pytest -m "slow and not gpu"
