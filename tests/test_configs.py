@@ -21,6 +21,7 @@ from spectrain.cli.choose_map import is_auto
 from spectrain.cli.config_dir import config_dir
 from spectrain.cli.rules import OF_EVALUATION, RULES
 from spectrain.cli.validation import validate
+from spectrain.metrics import ImageMetrics
 
 CONF = Path(__file__).parents[1] / "conf"
 FILES = sorted(path.relative_to(CONF).with_suffix("").as_posix() for path in CONF.rglob("*.yaml"))
@@ -242,7 +243,9 @@ def test_trainers(choice: str, tmp_path: Path) -> None:
 
 
 def test_callbacks(tmp_path: Path) -> None:
-    made = build.build_callbacks(accepted(f"paths.run_dir={tmp_path}"))
+    cfg = accepted(f"paths.run_dir={tmp_path}")
+    build.choose_monitor(cfg, ImageMetrics.quality)
+    made = build.build_callbacks(cfg)
     assert [type(callback).__name__ for callback in made] == ["SpectrumCallback", "ModelCheckpoint", "ModelCheckpoint"]
 
 

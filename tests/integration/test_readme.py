@@ -46,6 +46,8 @@ def workshop(tmp_path: Path) -> Path:
     from PIL import Image
 
     Image.new("RGB", (20, 14), (200, 90, 30)).save(tmp_path / "photo.jpg")
+    rows = [f"{i},{i % 7},{2 * i + i % 7}.5" for i in range(60)]
+    (tmp_path / "houses.csv").write_text("\n".join(["rooms,age,price", *rows]) + "\n")
     train(tmp_path / "runs" / "NAME")
     return tmp_path
 
@@ -66,7 +68,7 @@ def words_of(line: str) -> tuple[str, list[str]]:
 def existing(word: str) -> str:
     key, _, value = word.partition("=")
     if key == "data.path" and not value.startswith("skimage:"):
-        return "data.path=photo.jpg"
+        return "data.path=houses.csv" if value.endswith(".csv") else "data.path=photo.jpg"
     if key == "ckpt_path":
         return f"ckpt_path=runs/NAME/checkpoints/{Path(value).name}"
     return word
@@ -89,6 +91,8 @@ def cut_down(words: list[str]) -> tuple[str, ...]:
     not a size (Hydra takes the last of two)."""
     if any(word.startswith("experiment=pinn_") for word in words):
         return ("trainer.max_steps=2", "data.points=40", "logger=none", "figures=false")
+    if any(word in ("experiment=signal_1d", "experiment=tabular") for word in words):  # they have no pixels
+        return tuple(word for word in CUT if not word.startswith("data.size"))
     chosen = {word.partition("=")[0] for word in words}
     sizes = {word.partition("=")[0] for word in TINY if word.partition("=")[2].isdigit()}
     return tuple(word for word in CUT if word.partition("=")[0] in sizes or word.partition("=")[0] not in chosen)
