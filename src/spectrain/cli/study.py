@@ -18,7 +18,12 @@ from spectrain.cli.allowlist import check_targets
 from spectrain.cli.fitting import end_by_signal
 from spectrain.cli.overrides import composed
 from spectrain.cli.processes import world_size
-from spectrain.cli.run_folder import choose_run_folder, finished_summary, make_run_folder
+from spectrain.cli.run_folder import (
+    checkpoint_in_run_folder,
+    choose_run_folder,
+    finished_summary,
+    make_run_folder,
+)
 from spectrain.cli.tracker import build_tracker
 from spectrain.cli.validation import validate
 from spectrain.errors import InputError
@@ -52,8 +57,8 @@ def run_study(
     check_targets(cfg, cfg.allow_targets)
     if cfg.ckpt_path is not None:
         raise InputError("ckpt_path resumes one run; a study goes on when it is started again with its paths.run_dir.")
-    if cfg.resume and cfg.paths.run_dir is None:
-        raise InputError("resume=true needs a folder that is the same at every start; give paths.run_dir=runs/NAME.")
+    if cfg.resume:
+        checkpoint_in_run_folder(cfg)  # a study has none, but needs the same folder at every start
     if world_size(cfg) > 1:
         raise InputError("an experiment of many parts runs in one process; give trainer.devices=1 trainer.num_nodes=1.")
     passed_on = [word for word in overrides if _key(word) not in OWN_KEYS]
