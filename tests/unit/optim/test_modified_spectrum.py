@@ -75,6 +75,20 @@ def test_a_step_is_the_base_on_the_preconditioned_gradient(with_closure: bool) -
     assert same(weights(model), expected)
 
 
+@pytest.mark.parametrize("kind", ["foreach", "fused"])
+def test_a_base_in_one_kernel_steps_as_one_that_loops(kind: str) -> None:
+    ends = []
+    for settings in ({"foreach": False, "fused": False}, {kind: True}):
+        model, optimizer = made(torch.optim.AdamW, **settings)
+        for _ in range(5):
+            optimizer.zero_grad()
+            loss_of(model).backward()
+            optimizer.step()
+        ends.append(weights(model))
+    for one, other in zip(*ends, strict=True):
+        assert torch.allclose(one, other, rtol=1e-10, atol=1e-12)
+
+
 def test_without_a_refresh_it_is_the_base() -> None:
     model, _ = made()
     other = copy.deepcopy(model)
