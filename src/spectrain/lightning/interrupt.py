@@ -26,12 +26,15 @@ class GracefulInterrupt(pl.Callback):
     """
 
     def __init__(self) -> None:
-        self.interrupted = 0  # the signal's number; of several, and over all ranks, the largest
+        self.interrupted = 0  # the signal's number, which all ranks know; of several the largest
+        self._received = 0  # by this rank: a signal may arrive while the ranks agree about earlier ones
+        self._alone = True
         self.begun = False  # all of a checkpoint has been restored, and training goes on
         self._previous: dict[signal.Signals, Any] = {}
 
     def on_fit_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
         """Take over the signals."""
+        self._alone = trainer.world_size == 1
         self._previous = {number: signal.getsignal(number) for number in SIGNALS}
         self._take_over()
 
@@ -48,12 +51,14 @@ class GracefulInterrupt(pl.Callback):
             self._previous = {}
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.interrupted and number == signal.SIGINT:
+        if self._received and number == signal.SIGINT:
             raise KeyboardInterrupt
-        if not self.interrupted:
+        if not self._received:
             what = "" if number == signal.SIGINT else f"{signal.Signals(number).name}: "
             print(f"\n{what}Stopping after this step; press Ctrl-C again to stop at once without saving.", flush=True)
-        self.interrupted = max(self.interrupted, number)
+        self._received = max(self._received, number)
+        if self._alone:
+            self.interrupted = self._received
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -65,11 +70,19 @@ class GracefulInterrupt(pl.Callback):
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, outputs: Any, batch: Any, batch_idx: int
     ) -> None:
         """Stop after the step: gradients that are still being accumulated are in no checkpoint."""
-        if trainer.world_size > 1:  # the signal reaches the processes at different steps, or one of them only
-            number = torch.tensor(self.interrupted, device=trainer.strategy.root_device)
-            self.interrupted = int(trainer.strategy.reduce(number, reduce_op="max"))
+        self._agree(trainer)
         if self.interrupted and (batch_idx + 1) % trainer.accumulate_grad_batches == 0:
             trainer.should_stop = True
+
+    def on_train_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """A signal after the last step: all ranks end alike."""
+        self._agree(trainer)
+
+    def _agree(self, trainer: pl.Trainer) -> None:
+        """The largest signal of any rank: it reaches them at different steps, or one of them only."""
+        if not self._alone:
+            number = torch.tensor(self._received, device=trainer.strategy.root_device)
+            self.interrupted = int(trainer.strategy.reduce(number, reduce_op="max"))
 
     def teardown(self, trainer: pl.Trainer, pl_module: pl.LightningModule, stage: str) -> None:
         """Give the signals back."""
