@@ -4,7 +4,8 @@
     python scripts/benchmarks/kernels.py mlp transformer --threads 2
 
 Rivals: the two forms of PyTorch's tutorial "Neural Tangent Kernels" (per-sample Jacobians by vmap(jacrev) and their
-contraction; NTK-vector products by vmap(vjp, jvp)), and neural-tangents, nngeometry and curvlinops where they are
+contraction, "published" with the two Jacobians of the tutorial's function and "contraction" with one for both sides;
+NTK-vector products by vmap(vjp, jvp)), and neural-tangents, nngeometry and curvlinops where they are
 installed (case mlp-peers). All ways run in every round, one after the other, after a round that is not counted; times
 are medians; the machine's own matrix-multiply rate is measured in between. CPU time is summed over threads. Memory is
 the peak of the resident set beyond the start of the call, in a process of its own.
@@ -33,7 +34,7 @@ class Case:
     """A network, its inputs, and the flops of its layer Gram if it has a simple count."""
 
     make: Callable[[], tuple[nn.Module, Tensor]]
-    rivals: tuple[str, ...] = ("contraction",)
+    rivals: tuple[str, ...] = ("published", "contraction")
     gram_flops: float | None = None
 
 
@@ -115,9 +116,9 @@ def gram_flops(n: int, d: int, width: int, depth: int) -> float:
 CASES = {
     "mlp": Case(lambda: mlp(512, 512, 512, 4), gram_flops=gram_flops(512, 512, 512, 4)),
     "mlp-4096": Case(lambda: mlp(4096, 2, 256, 3), rivals=(), gram_flops=gram_flops(4096, 2, 256, 3)),
-    "mlp-peers": Case(lambda: mlp(512, 512, 512, 4), rivals=("contraction", *OPTIONAL)),
+    "mlp-peers": Case(lambda: mlp(512, 512, 512, 4), rivals=("published", *OPTIONAL)),
     # The tutorial's second form needs n^2 W^2 numbers: 256 GiB for n = W = 512.
-    "mlp-32": Case(lambda: mlp(32, 512, 512, 4), rivals=("contraction", "products")),
+    "mlp-32": Case(lambda: mlp(32, 512, 512, 4), rivals=("published", "contraction", "products")),
     "siren": Case(lambda: siren(512)),
     "resnet": Case(lambda: resnet(64, 8, 10)),
     "transformer": Case(lambda: transformer(64, 32, 128, 10)),
