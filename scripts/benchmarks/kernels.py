@@ -3,6 +3,7 @@
     python scripts/benchmarks/kernels.py                 # every case, CPU time, peak memory
     python scripts/benchmarks/kernels.py mlp transformer --threads 2
     python scripts/benchmarks/kernels.py resnet --devices cuda
+    python scripts/benchmarks/kernels.py mlp-peers --rivals curvlinops   # of the case's rivals, only these
 
 Rivals: the two forms of PyTorch's tutorial "Neural Tangent Kernels" (per-sample Jacobians by vmap(jacrev) and their
 contraction, "published" with the two Jacobians of the tutorial's function and "contraction" with one for both sides;
@@ -192,10 +193,11 @@ def memory(case: str, way: str, threads: int, device: str) -> float:
     return float(json.loads(answer.stdout.splitlines()[-1]))
 
 
-def compare(name: str, rounds: int, threads: int, device: str) -> dict[str, object]:
+def compare(name: str, rivals: list[str], rounds: int, threads: int, device: str) -> dict[str, object]:
     case, (module, x) = CASES[name], made(name, device)
-    ways = ["ours", *filter(installed, case.rivals)]
-    for missing in sorted(set(case.rivals) - set(ways)):
+    wanted = [rival for rival in case.rivals if not rivals or rival in rivals]
+    ways = ["ours", *filter(installed, wanted)]
+    for missing in sorted(set(wanted) - set(ways)):
         print(f"{missing} is not installed: left out.", file=sys.stderr)
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     rates, kernels = [], {}
@@ -223,6 +225,7 @@ def compare(name: str, rounds: int, threads: int, device: str) -> dict[str, obje
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", choices=[*CASES, []], default=list(CASES))
+    parser.add_argument("--rivals", nargs="*", choices=list(RIVALS), default=[])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
@@ -239,7 +242,8 @@ def main() -> None:
         return
     for device in arguments.devices:
         for name in arguments.cases:
-            print(json.dumps(compare(name, arguments.rounds, arguments.threads, device), indent=1), flush=True)
+            result = compare(name, arguments.rivals, arguments.rounds, arguments.threads, device)
+            print(json.dumps(result, indent=1), flush=True)
 
 
 if __name__ == "__main__":
