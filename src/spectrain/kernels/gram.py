@@ -157,10 +157,11 @@ def _add_columns(K: Float[Tensor, "nE mE"], pair: Pair, E: int) -> None:
         if K.device.type == "cpu":
             step = min(step, max(_CPU_CHUNK // left.itemsize // max(1, points * unit), _FEWEST_UNITS))
         step = max(1, min(step, units))
-        rooms = [K.new_empty(side.n * step * unit) for side in ((one,) if same else (one, two))]
+        room1 = K.new_empty(one.n * step * unit) if one.fills_room else None
+        room2 = K.new_empty(two.n * step * unit) if two.fills_room and not same else None
         for q in spans(units, step):
-            g1 = one.columns(q.start, q.stop, rooms[0]).reshape(one.n * E, -1)
-            g2 = g1 if same else two.columns(q.start, q.stop, rooms[1]).reshape(two.n * E, -1)
+            g1 = one.columns(q.start, q.stop, room1).reshape(one.n * E, -1)
+            g2 = g1 if same else two.columns(q.start, q.stop, room2).reshape(two.n * E, -1)
             _add_products(K[_wide(i, E), _wide(j, E)], g1, g2, same, pair.sign)
 
 

@@ -32,6 +32,8 @@ class Sizes:
 class Factor(ABC):
     """Per-sample gradients in factored form; every tensor in it has the points as its first axis."""
 
+    fills_room = False  # whether `columns` writes into the room that it is given
+
     @abstractmethod
     def tensors(self) -> tuple[Tensor, ...]:
         """The tensors, the one that also has the outputs C as its second axis last."""
@@ -49,8 +51,8 @@ class Factor(ABC):
     def columns(self, start: int, stop: int, room: Tensor | None = None) -> Float[Tensor, "n C q"]:
         """Columns of the Jacobian, formed: those of the layer's outputs start .. stop.
 
-        `room`, a vector of at least n C q numbers, is where they may be written: fresh memory for every chunk of
-        columns costs as much as the products.
+        `room`, a vector of at least n C q numbers, is where they are written if the factor `fills_room`: fresh memory
+        for every chunk of columns costs time.
         """
 
     def split(self, summed: bool) -> "tuple[Factor, ...]":
@@ -181,6 +183,7 @@ class Outer(Factor):
     a: Float[Tensor, "n T d"]
     b: Float[Tensor, "n C T o"]
     bias: float = 0.0
+    fills_room = True
 
     def tensors(self) -> tuple[Tensor, ...]:
         """The factors a and b."""

@@ -65,6 +65,7 @@ class Patches(Factor):
     transposed: bool
     a: Float[Tensor, "n F c ..."]
     b: Float[Tensor, "n C F o ..."]
+    fills_room = True
 
     def tensors(self) -> tuple[Tensor, ...]:
         """The layer's inputs and output gradients."""
