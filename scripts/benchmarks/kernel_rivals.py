@@ -29,19 +29,33 @@ def plain_attention() -> Iterator[None]:
     torch.backends.mha.set_fastpath_enabled(fast)
 
 
-@plain_attention()
-def contraction(module: nn.Module, x: Tensor) -> Tensor:
-    """The tutorial's empirical_ntk_jacobian_contraction, compute='trace', divided by C."""
+def jacobian(module: nn.Module, x: Tensor) -> list[Tensor]:
+    """Every parameter's Jacobian, [n, C, p], by vmap(jacrev)."""
     params, buffers = split_parameters(module)
 
     def single(p: dict[str, Tensor], row: Tensor) -> Tensor:
         return functional_call(module, (p, buffers), (row.unsqueeze(0),)).squeeze(0)
 
-    jacobian = vmap(jacrev(single), (None, 0))(params, x)
-    parts = (j.flatten(2) for j in jacobian.values())
-    return (
-        torch.stack([torch.einsum("Naf,Maf->NM", j, j) for j in parts]).sum(0) / next(iter(jacobian.values())).shape[1]
-    )
+    return [j.flatten(2) for j in vmap(jacrev(single), (None, 0))(params, x).values()]
+
+
+def contracted(one: list[Tensor], two: list[Tensor]) -> Tensor:
+    """The tutorial's contraction, compute='trace', divided by C."""
+    parts = [torch.einsum("Naf,Maf->NM", j1, j2) for j1, j2 in zip(one, two, strict=True)]
+    return torch.stack(parts).sum(0) / one[0].shape[1]
+
+
+@plain_attention()
+def published(module: nn.Module, x: Tensor) -> Tensor:
+    """The tutorial's empirical_ntk_jacobian_contraction as printed there: one Jacobian for x1, one for x2 = x1."""
+    return contracted(jacobian(module, x), jacobian(module, x))
+
+
+@plain_attention()
+def contraction(module: nn.Module, x: Tensor) -> Tensor:
+    """The same, kinder: one Jacobian for both sides."""
+    one = jacobian(module, x)
+    return contracted(one, one)
 
 
 @plain_attention()
@@ -124,6 +138,7 @@ OPTIONAL = {
     "curvlinops": "curvlinops",
 }
 RIVALS: dict[str, Way] = {
+    "published": published,
     "contraction": contraction,
     "products": products,
     "neural-tangents, contraction": neural_tangents("JACOBIAN_CONTRACTION"),

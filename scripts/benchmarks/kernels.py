@@ -2,12 +2,16 @@
 
     python scripts/benchmarks/kernels.py                 # every case, CPU time, peak memory
     python scripts/benchmarks/kernels.py mlp transformer --threads 2
+    python scripts/benchmarks/kernels.py resnet --devices cuda
+    python scripts/benchmarks/kernels.py mlp-peers --rivals curvlinops   # of the case's rivals, only these
 
 Rivals: the two forms of PyTorch's tutorial "Neural Tangent Kernels" (per-sample Jacobians by vmap(jacrev) and their
-contraction; NTK-vector products by vmap(vjp, jvp)), and neural-tangents, nngeometry and curvlinops where they are
+contraction, "published" with the two Jacobians of the tutorial's function and "contraction" with one for both sides;
+NTK-vector products by vmap(vjp, jvp)), and neural-tangents, nngeometry and curvlinops where they are
 installed (case mlp-peers). All ways run in every round, one after the other, after a round that is not counted; times
 are medians; the machine's own matrix-multiply rate is measured in between. CPU time is summed over threads. Memory is
-the peak of the resident set beyond the start of the call, in a process of its own.
+the peak of the resident set beyond the start of the call, in a process of its own. Where there is a GPU, all is done
+there too, in wall seconds after a synchronisation, with the peak of its allocator, in full float32.
 """
 
 import argparse
@@ -33,7 +37,7 @@ class Case:
     """A network, its inputs, and the flops of its layer Gram if it has a simple count."""
 
     make: Callable[[], tuple[nn.Module, Tensor]]
-    rivals: tuple[str, ...] = ("contraction",)
+    rivals: tuple[str, ...] = ("published", "contraction")
     gram_flops: float | None = None
 
 
@@ -115,36 +119,56 @@ def gram_flops(n: int, d: int, width: int, depth: int) -> float:
 CASES = {
     "mlp": Case(lambda: mlp(512, 512, 512, 4), gram_flops=gram_flops(512, 512, 512, 4)),
     "mlp-4096": Case(lambda: mlp(4096, 2, 256, 3), rivals=(), gram_flops=gram_flops(4096, 2, 256, 3)),
-    "mlp-peers": Case(lambda: mlp(512, 512, 512, 4), rivals=("contraction", *OPTIONAL)),
+    "mlp-peers": Case(lambda: mlp(512, 512, 512, 4), rivals=("published", *OPTIONAL)),
     # The tutorial's second form needs n^2 W^2 numbers: 256 GiB for n = W = 512.
-    "mlp-32": Case(lambda: mlp(32, 512, 512, 4), rivals=("contraction", "products")),
+    "mlp-32": Case(lambda: mlp(32, 512, 512, 4), rivals=("published", "contraction", "products")),
     "siren": Case(lambda: siren(512)),
     "resnet": Case(lambda: resnet(64, 8, 10)),
     "transformer": Case(lambda: transformer(64, 32, 128, 10)),
+    "transformer-128": Case(lambda: transformer(128, 32, 128, 10)),
 }
 
 
 WAYS: dict[str, Way] = {"ours": lambda module, x: empirical_ntk(module, x, progress=False), **RIVALS}
 
 
-def cpu_seconds(run: Callable[[], object]) -> float:
-    start = time.process_time()
+def made(name: str, device: str) -> tuple[nn.Module, Tensor]:
+    torch.manual_seed(0)
+    module, x = CASES[name].make()
+    return module.to(device), x.to(device)
+
+
+def seconds_of(run: Callable[[], object], device: str) -> float:
+    """CPU seconds, or wall seconds until a GPU has finished."""
+    if device == "cpu":
+        start = time.process_time()
+        run()
+        return time.process_time() - start
+    torch.cuda.synchronize()
+    start = time.perf_counter()
     run()
-    return time.process_time() - start
+    torch.cuda.synchronize()
+    return time.perf_counter() - start
 
 
-def gemm_rate() -> float:
-    """Flops per CPU second of a float32 product of two 1024 x 1024 matrices."""
-    a, b = torch.randn(1024, 1024), torch.randn(1024, 1024)
-    return 2 * 1024**3 / min(cpu_seconds(lambda: a @ b) for _ in range(10))
+def gemm_rate(device: str) -> float:
+    """Flops per second of a float32 product of two matrices, 1024 x 1024 or, on a GPU, 8192 x 8192."""
+    n = 1024 if device == "cpu" else 8192
+    a, b = torch.randn(n, n, device=device), torch.randn(n, n, device=device)
+    return 2 * n**3 / min(seconds_of(lambda: a @ b, device) for _ in range(10))
 
 
 def resident() -> int:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096
 
 
-def peak_bytes(run: Callable[[], object]) -> int:
-    """The highest resident set during a call, beyond that before it."""
+def peak_bytes(run: Callable[[], object], device: str) -> int:
+    """The highest resident set, or allocation on a GPU, during a call, beyond that before it."""
+    if device != "cpu":
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        run()
+        return torch.cuda.max_memory_allocated() - before
     start, peak, done = resident(), [0], threading.Event()
 
     def watch() -> None:
@@ -162,56 +186,64 @@ def peak_bytes(run: Callable[[], object]) -> int:
     return peak[0] - start
 
 
-def memory(case: str, way: str, threads: int) -> float:
+def memory(case: str, way: str, threads: int, device: str) -> float:
     """Peak MiB of one way, in a process of its own (allocators keep what they had)."""
-    command = [sys.executable, __file__, case, "--memory-of", way, "--threads", str(threads)]
+    command = [sys.executable, __file__, case, "--memory-of", way, "--threads", str(threads), "--devices", device]
     answer = subprocess.run(command, capture_output=True, text=True, check=True)
     return float(json.loads(answer.stdout.splitlines()[-1]))
 
 
-def compare(name: str, rounds: int, threads: int) -> dict[str, object]:
-    case = CASES[name]
-    torch.manual_seed(0)
-    module, x = case.make()
-    ways = ["ours", *filter(installed, case.rivals)]
-    for missing in sorted(set(case.rivals) - set(ways)):
+def compare(name: str, rivals: list[str], rounds: int, threads: int, device: str) -> dict[str, object]:
+    case, (module, x) = CASES[name], made(name, device)
+    wanted = [rival for rival in case.rivals if not rivals or rival in rivals]
+    ways = ["ours", *filter(installed, wanted)]
+    for missing in sorted(set(wanted) - set(ways)):
         print(f"{missing} is not installed: left out.", file=sys.stderr)
     seconds: dict[str, list[float]] = {way: [] for way in ways}
     rates, kernels = [], {}
     for k in range(rounds + 1):
-        rates.append(gemm_rate())
+        rates.append(gemm_rate(device))
         for way in ways:
-            spent = cpu_seconds(lambda w=way: kernels.__setitem__(w, WAYS[w](module, x)))
+            spent = seconds_of(lambda w=way: kernels.__setitem__(w, WAYS[w](module, x)), device)
             seconds[way] += [spent] if k else []
     typical = {way: median(times) for way, times in seconds.items()}
     rate = median(rates)
-    result: dict[str, object] = {"case": name, "rounds": rounds, "cpu_seconds": typical, "gemm_gflops": rate / 1e9}
+    result: dict[str, object] = {"case": name, "device": device, "rounds": rounds, "seconds": typical}
+    result["gemm_gflops"] = rate / 1e9
     result["fastest"] = {way: min(times) for way, times in seconds.items()}
     result["times_faster_than"] = {way: typical[way] / typical["ours"] for way in ways[1:]}
     exact = empirical_ntk(module, x, dtype=torch.float64, progress=False)
     result["error_against_float64"] = {w: float((kernels[w] - exact).abs().max() / exact.abs().max()) for w in ways}
     if case.gram_flops:
         result["share_of_gemm_rate"] = case.gram_flops / typical["ours"] / rate
-    result["peak_mib"] = {way: memory(name, way, threads) for way in ways}
+    peaks = {way: memory(name, way, threads, device) for way in ways}
+    result["peak_mib"] = peaks
+    result["share_of_the_peak_of"] = {way: peaks["ours"] / peaks[way] for way in ways[1:]}
     return result
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("cases", nargs="*", choices=[*CASES, []], default=list(CASES))
+    parser.add_argument("--rivals", nargs="*", choices=list(RIVALS), default=[])
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
+    devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
+    parser.add_argument("--devices", nargs="*", choices=["cpu", "cuda"], default=devices)
     parser.add_argument("--memory-of", choices=list(WAYS), help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    torch.backends.cudnn.allow_tf32 = False
     if arguments.memory_of:
-        torch.manual_seed(0)
-        module, x = CASES[arguments.cases[0]].make()
+        device = arguments.devices[0]
+        module, x = made(arguments.cases[0], device)
         WAYS["ours"](module, x[:2])
-        print(json.dumps(peak_bytes(lambda: WAYS[arguments.memory_of](module, x)) / 2**20))
+        print(json.dumps(peak_bytes(lambda: WAYS[arguments.memory_of](module, x), device) / 2**20))
         return
-    for name in arguments.cases:
-        print(json.dumps(compare(name, arguments.rounds, arguments.threads), indent=1), flush=True)
+    for device in arguments.devices:
+        for name in arguments.cases:
+            result = compare(name, arguments.rivals, arguments.rounds, arguments.threads, device)
+            print(json.dumps(result, indent=1), flush=True)
 
 
 if __name__ == "__main__":

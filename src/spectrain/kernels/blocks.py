@@ -36,18 +36,20 @@ class Side:
         self._network, self._x, self._look, self._progress = network, x, look, progress
         self._batch = max(1, pass_bytes // max(1, look.costs.graph))
         self._kept: tuple[slice, Factors] | None = None
+        self._twin: Side | None = None
 
     def twin(self) -> "Side":
-        """The same points, with a kept block of its own."""
+        """The same points, with a kept block of its own, which either takes over from the other."""
         twin = copy(self)
-        twin._kept = None
+        twin._kept, twin._twin, self._twin = None, self, twin
         return twin
 
     def factors(self, rows: slice) -> Factors:
         """Factors of a block of points; the last block is kept."""
         if self._kept is None or self._kept[0] != rows:
             self._kept = None  # before its successor needs the memory
-            self._kept = (rows, self._collect(rows))
+            other = None if self._twin is None else self._twin._kept
+            self._kept = other if other is not None and other[0] == rows else (rows, self._collect(rows))
         return self._kept[1]
 
     def _collect(self, rows: slice) -> Factors:
@@ -135,14 +137,16 @@ def compute(left: Side, right: Side | None, sizes: Split, sinks: Callable[[Names
     """Add the Gram matrices of all factors into their sinks; right=None is the symmetric kernel."""
     symmetric = right is None
     other = right or left.twin()
+    columns = spans(other.n, sizes.columns)
     for i in spans(left.n, sizes.rows):
-        for j in spans(other.n, sizes.columns):
+        for j in columns:
             if symmetric and j.start < i.start:
                 continue
             # In a function of its own, so that no name holds the last block's factors while the next ones are made.
             for sink, pairs in _pairs(left, other, i, j, sizes, sinks, symmetric).items():
                 sink.write(i, j, pairs, symmetric, progress)
                 pairs.clear()
+        columns.reverse()  # so that the next row of blocks begins with the factors that are at hand
 
 
 def _pairs(

@@ -23,9 +23,9 @@ from spectrain.kernels.factors import Factor
 _ELEMENTWISE_FLOPS = 40
 # Of a symmetric kernel, blocks of few rows save nearly half of the work, but a GPU needs large products to be busy.
 _CPU_ROWS, _GPU_ROWS = 128, 2048
-_FEWEST_POSITIONS, _FEWEST_COLUMNS = 64, 32
-# Blocks on a CPU stay in its cache: fresh large buffers cost more in page faults than small ones cost in calls.
-_CPU_BLOCK, _CPU_CHUNK = 2**18, 2**22
+# Blocks on a CPU stay in its cache: large ones cost more in page faults than small ones cost in calls. But columns are
+# formed for so many of a layer's outputs at least, since thinner products run at a fraction of the rate.
+_CPU_BLOCK, _CPU_CHUNK, _FEWEST_UNITS = 2**18, 2**22, 64
 _MIRROR = 256
 
 
@@ -91,9 +91,9 @@ def spans(n: int, size: int) -> list[slice]:
     return [slice(a, b) for a, b in pairwise([*range(0, n, max(1, size)), n])]
 
 
-def _rows(K: Tensor, n: int, fewest: int) -> int:
+def _rows(K: Tensor, n: int) -> int:
     """How many of n points to take at once."""
-    return min(max(n // 8, fewest), _CPU_ROWS) if K.device.type == "cpu" else _GPU_ROWS
+    return max(32, min(n // 4, 64), min(n // 8, _CPU_ROWS)) if K.device.type == "cpu" else _GPU_ROWS
 
 
 def _wide(rows: slice, E: int) -> slice:
@@ -107,19 +107,29 @@ def _add_positions(K: Float[Tensor, "nE mE"], pair: Pair, E: int) -> None:
     pairs = max(1, pair.workspace // (numbers * left.itemsize))
     if K.device.type == "cpu":
         pairs = max(1, min(pairs, _CPU_BLOCK // numbers))
-    rows = min(_rows(K, left.n, _FEWEST_POSITIONS), isqrt(pairs))
-    for i, j in stairs(left.n, right.n, rows, pairs // rows, pair.symmetric):
-        one, two = left.rows(i), right.rows(j)
-        aa = one.input_gram(two)
-        b1, b2 = one.output_positions(), two.output_positions()
-        if T1 == T2 == 1:
-            bb = b1.reshape(one.n * E, -1) @ b2.reshape(two.n * E, -1).T
-            block = K[_wide(i, E), _wide(j, E)]
-            block.view(one.n, E, two.n, E).addcmul_(
-                aa.view(one.n, 1, two.n, 1), bb.view(one.n, E, two.n, E), value=pair.sign
-            )
-        else:
-            K[_wide(i, E), _wide(j, E)].add_(_contract(aa, b1, b2, E), alpha=pair.sign)
+    rows = min(_rows(K, left.n), isqrt(pairs))
+    blocks = stairs(left.n, right.n, rows, pairs // rows, pair.symmetric)
+    if T1 == T2 == 1:
+        b1, b2 = (side.output_positions().reshape(side.n * E, -1) for side in (left, right))
+        for i, j in blocks:
+            bb = b1[_wide(i, E)] @ b2[_wide(j, E)].T
+            _add_product(K[_wide(i, E), _wide(j, E)], left.input_gram(right, i, j)[:, 0, :, 0], bb, E, pair.sign)
+        return
+    for i, j in blocks:
+        aa = left.input_gram(right, i, j)
+        b1, b2 = left.rows(i).output_positions(), right.rows(j).output_positions()
+        K[_wide(i, E), _wide(j, E)].add_(_contract(aa, b1, b2, E), alpha=pair.sign)
+
+
+def _add_product(
+    K: Float[Tensor, "nE mE"], aa: Float[Tensor, "n m"], bb: Float[Tensor, "nE mE"], E: int, sign: float
+) -> None:
+    """K += aa o bb, aa the same for all outputs."""
+    if E == 1:
+        K.addcmul_(aa, bb, value=sign)
+    else:
+        n, m = aa.shape
+        K.view(n, E, m, E).addcmul_(aa.view(n, 1, m, 1), bb.view(n, E, m, E), value=sign)
 
 
 def _contract(
@@ -136,22 +146,28 @@ def _contract(
 def _add_columns(K: Float[Tensor, "nE mE"], pair: Pair, E: int) -> None:
     left, right = pair.left, pair.right
     units = left.sizes.outputs
-    unit_bytes = left.C * left.sizes.columns // units * left.itemsize
-    workspace = min(pair.workspace, _CPU_CHUNK) if K.device.type == "cpu" else pair.workspace
-    rows = int(max(1, pair.workspace // max(1, 2 * unit_bytes)))
+    unit = left.C * left.sizes.columns // units  # numbers per point
+    most = pair.workspace // left.itemsize
+    rows = int(max(1, most // max(1, 2 * unit)))
     for i, j in stairs(left.n, right.n, rows, rows, pair.symmetric):
         one, two = left.rows(i), right.rows(j)
         same = pair.symmetric and i == j
-        step = int(max(1, workspace // max(1, (one.n + (0 if same else two.n)) * unit_bytes)))
-        for q in spans(units, min(step, units)):
-            g1 = one.columns(q.start, q.stop).reshape(one.n * E, -1)
-            g2 = g1 if same else two.columns(q.start, q.stop).reshape(two.n * E, -1)
+        points = one.n + (0 if same else two.n)
+        step = most // max(1, points * unit)
+        if K.device.type == "cpu":
+            step = min(step, max(_CPU_CHUNK // left.itemsize // max(1, points * unit), _FEWEST_UNITS))
+        step = max(1, min(step, units))
+        room1 = K.new_empty(one.n * step * unit) if one.fills_room else None
+        room2 = K.new_empty(two.n * step * unit) if two.fills_room and not same else None
+        for q in spans(units, step):
+            g1 = one.columns(q.start, q.stop, room1).reshape(one.n * E, -1)
+            g2 = g1 if same else two.columns(q.start, q.stop, room2).reshape(two.n * E, -1)
             _add_products(K[_wide(i, E), _wide(j, E)], g1, g2, same, pair.sign)
 
 
 def _add_products(
     K: Float[Tensor, "n m"], g1: Float[Tensor, "n p"], g2: Float[Tensor, "m p"], same: bool, sign: float
 ) -> None:
-    rows = _rows(K, g1.shape[0], _FEWEST_COLUMNS) if same else g1.shape[0]
+    rows = _rows(K, g1.shape[0]) if same else g1.shape[0]
     for i, j in stairs(g1.shape[0], g2.shape[0], rows, g2.shape[0], same):
         K[i, j].addmm_(g1[i], g2[j].T, alpha=sign)

@@ -118,19 +118,28 @@ def test_the_module_is_as_it_was_after_an_exception() -> None:
         def __init__(self) -> None:
             super().__init__()
             self.layer = nn.Linear(4, 4, dtype=torch.float64)
+            self.register_buffer("seen", torch.ones(3))
 
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             self.layer(x)
+            self.seen.mul_(2)
             torch.rand(1)
             raise RuntimeError("broken")
 
-    module = Breaks()
-    state, weight = torch.get_rng_state(), module.layer.weight
-    with pytest.raises(RuntimeError, match="broken"):
+    module = Breaks().train()
+    module.layer.weight.grad = torch.ones(4, 4, dtype=torch.float64)
+    handle = module.layer.register_forward_hook(lambda *args: None)
+    state, weight, precision = torch.get_rng_state(), module.layer.weight, torch.get_float32_matmul_precision()
+    with torch.no_grad(), pytest.raises(RuntimeError, match="broken"):
         empirical_ntk(module, points(5))
+    assert module.training
     assert module.layer.weight is weight
+    assert torch.equal(weight.grad, torch.ones_like(weight))
+    assert torch.equal(module.seen, torch.ones(3))
+    assert list(module.layer._forward_hooks) == [handle.id]
     assert "forward" not in vars(module.layer)
     assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_float32_matmul_precision() == precision
 
 
 def test_tensors_that_the_forward_leaves_on_modules_are_those_of_before() -> None:

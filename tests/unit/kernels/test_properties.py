@@ -128,6 +128,19 @@ def test_budgets_are_read_as_people_write_them() -> None:
     assert budget_bytes(None, cpu) > 2**20
 
 
+@pytest.mark.parametrize(("m", "passes"), [(None, 7), (20, 13)])
+def test_blocks_share_the_factors_at_hand(m: int | None, passes: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four blocks of rows: the next row of blocks begins with the factors that the last one ended with."""
+    from spectrain.kernels import blocks, run
+
+    module, x, z = mlp(nn.ReLU()).double(), normal(20, 4), None if m is None else normal(m, 4, seed=1)
+    want, seen, real = empirical_ntk(module, x, z), [], blocks.capture
+    monkeypatch.setattr(run, "split", lambda *args: blocks.Split(5, 5 if m is None else 7, 2**20, 2**20))
+    monkeypatch.setattr(blocks, "capture", lambda *args: (seen.append(1), real(*args))[1])
+    assert relative_error(empirical_ntk(module, x, z), want) < 1e-12
+    assert len(seen) == passes
+
+
 @pytest.mark.parametrize("where", ["pass", "product"])
 def test_out_of_memory_halves_the_block_and_goes_on(where: str, monkeypatch: pytest.MonkeyPatch) -> None:
     from spectrain.kernels import blocks, sinks

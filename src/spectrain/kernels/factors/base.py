@@ -32,6 +32,8 @@ class Sizes:
 class Factor(ABC):
     """Per-sample gradients in factored form; every tensor in it has the points as its first axis."""
 
+    fills_room = False  # whether `columns` writes into the room that it is given
+
     @abstractmethod
     def tensors(self) -> tuple[Tensor, ...]:
         """The tensors, the one that also has the outputs C as its second axis last."""
@@ -46,8 +48,12 @@ class Factor(ABC):
         """T, d, o of the layer."""
 
     @abstractmethod
-    def columns(self, start: int, stop: int) -> Float[Tensor, "n C q"]:
-        """Columns of the Jacobian, formed: those of the layer's outputs start .. stop."""
+    def columns(self, start: int, stop: int, room: Tensor | None = None) -> Float[Tensor, "n C q"]:
+        """Columns of the Jacobian, formed: those of the layer's outputs start .. stop.
+
+        `room`, a vector of at least n C q numbers, is where they are written if the factor `fills_room`: fresh memory
+        for every chunk of columns costs time.
+        """
 
     def split(self, summed: bool) -> "tuple[Factor, ...]":
         """Factors of plainer form whose Gram matrices add up to this one's.
@@ -65,8 +71,8 @@ class Factor(ABC):
         """Whether the position Gram is on offer; if not, only columns are."""
         return False
 
-    def input_gram(self, other: Self) -> Float[Tensor, "n T m S"]:
-        """a a^T between all positions of two factors of one kind."""
+    def input_gram(self, other: Self, rows: slice, columns: slice) -> Float[Tensor, "n T m S"]:
+        """a a^T between all positions of some points of this factor and some of another of its kind."""
         raise NotImplementedError
 
     def output_positions(self) -> Float[Tensor, "n C T o"]:
@@ -153,7 +159,7 @@ class Dense(Factor):
         """Every column is an output of its own."""
         return Sizes(positions=1, inputs=1, outputs=self.g.shape[2])
 
-    def columns(self, start: int, stop: int) -> Float[Tensor, "n C q"]:
+    def columns(self, start: int, stop: int, room: Tensor | None = None) -> Float[Tensor, "n C q"]:
         """A slice of G."""
         return self.g[:, :, start:stop]
 
@@ -177,6 +183,7 @@ class Outer(Factor):
     a: Float[Tensor, "n T d"]
     b: Float[Tensor, "n C T o"]
     bias: float = 0.0
+    fills_room = True
 
     def tensors(self) -> tuple[Tensor, ...]:
         """The factors a and b."""
@@ -198,11 +205,12 @@ class Outer(Factor):
             return self.a
         return torch.cat([self.a, self.a.new_full((*self.a.shape[:2], 1), self.bias)], 2)
 
-    def columns(self, start: int, stop: int) -> Float[Tensor, "n C q"]:
+    def columns(self, start: int, stop: int, room: Tensor | None = None) -> Float[Tensor, "n C q"]:
         """sum_t b[:, :, t, start:stop] (x) a[:, t]."""
         n, C, T, _ = self.b.shape
-        b = self.b[..., start:stop].transpose(2, 3).reshape(n, -1, T)  # no copy if C = 1
-        return torch.bmm(b, self.inputs()).view(n, C, -1)
+        b, a = self.b[..., start:stop].transpose(2, 3).reshape(n, -1, T), self.inputs()  # b: no copy if C = 1
+        out = None if room is None else room[: b.shape[1] * n * a.shape[2]].view(n, b.shape[1], -1)
+        return torch.bmm(b, a, out=out).view(n, C, -1)
 
     def split(self, summed: bool) -> tuple[Factor, ...]:
         """A bias's gradient is the sum of b over positions; of one output, b is read where it lies."""
@@ -215,11 +223,12 @@ class Outer(Factor):
         """Always."""
         return True
 
-    def input_gram(self, other: Factor) -> Float[Tensor, "n T m S"]:
+    def input_gram(self, other: Factor, rows: slice, columns: slice) -> Float[Tensor, "n T m S"]:
         """a a^T + bias^2."""
         assert isinstance(other, Outer)
-        (n, T1, _), (m, T2, _) = self.a.shape, other.a.shape
-        return (self.a.flatten(0, 1) @ other.a.flatten(0, 1).T).add_(self.bias * other.bias).view(n, T1, m, T2)
+        a1, a2 = self.a[rows], other.a[columns]
+        aa = a1.flatten(0, 1) @ a2.flatten(0, 1).T
+        return (aa.add_(self.bias * other.bias) if self.bias else aa).view(*a1.shape[:2], *a2.shape[:2])
 
     def output_positions(self) -> Float[Tensor, "n C T o"]:
         """The factor b."""
@@ -263,7 +272,7 @@ class Sum(Factor):
         first = self.parts[0].sizes
         return Sizes(sum(part.sizes.positions for part in self.parts), first.inputs, first.outputs, first.groups)
 
-    def columns(self, start: int, stop: int) -> Float[Tensor, "n C q"]:
+    def columns(self, start: int, stop: int, room: Tensor | None = None) -> Float[Tensor, "n C q"]:
         """The sum of the parts' columns."""
         total = self.parts[0].columns(start, stop).clone()
         for part in self.parts[1:]:

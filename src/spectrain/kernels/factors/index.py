@@ -36,7 +36,7 @@ class Index(Factor):
         T, o = self.b.shape[2:]
         return Sizes(T, o, self.entries) if self.by_entry else Sizes(T, self.entries, o)
 
-    def columns(self, start: int, stop: int) -> Float[Tensor, "n C q"]:
+    def columns(self, start: int, stop: int, room: Tensor | None = None) -> Float[Tensor, "n C q"]:
         """Output gradients added up per entry of the table."""
         n, C, T, o = self.b.shape
         if not self.by_entry:
@@ -53,10 +53,10 @@ class Index(Factor):
         """Unless columns must agree with another layer's."""
         return not self.by_entry
 
-    def input_gram(self, other: Factor) -> Float[Tensor, "n T m S"]:
+    def input_gram(self, other: Factor, rows: slice, columns: slice) -> Float[Tensor, "n T m S"]:
         """1 where two positions hold the same entry."""
         assert isinstance(other, Index)
-        return (self.index[:, :, None, None] == other.index[None, None]).to(self.b.dtype)
+        return (self.index[rows, :, None, None] == other.index[None, None, columns]).to(self.b.dtype)
 
     def pull(self, v: Float[Tensor, "n C k"]) -> Float[Tensor, "k p"]:
         """Weighted output gradients, added up per entry."""

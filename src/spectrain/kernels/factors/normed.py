@@ -39,7 +39,7 @@ class Normed(Factor):
         """The plain layer's."""
         return self.plain.sizes
 
-    def columns(self, start: int, stop: int) -> Float[Tensor, "n C q"]:
+    def columns(self, start: int, stop: int, room: Tensor | None = None) -> Float[Tensor, "n C q"]:
         """The projection, formed."""
         sizes = self.sizes
         shape = (sizes.groups, sizes.outputs)

@@ -65,6 +65,7 @@ class Patches(Factor):
     transposed: bool
     a: Float[Tensor, "n F c ..."]
     b: Float[Tensor, "n C F o ..."]
+    fills_room = True
 
     def tensors(self) -> tuple[Tensor, ...]:
         """The layer's inputs and output gradients."""
@@ -99,10 +100,11 @@ class Patches(Factor):
         plain = _merge_frames(b.reshape(n * C * frames, g, b.shape[1] // g, -1).transpose(2, 3), frames)
         return p, plain.view(n, C, *plain.shape[1:])
 
-    def columns(self, start: int, stop: int) -> Float[Tensor, "n C q"]:
+    def columns(self, start: int, stop: int, room: Tensor | None = None) -> Float[Tensor, "n C q"]:
         """sum_t b[t, start:stop] (x) patch[t], a few points at a time."""
         sizes, C = self.sizes, self.C
-        out = self.b.new_empty(self.n, C, sizes.groups * (stop - start) * sizes.inputs)
+        shape = (self.n, C, sizes.groups * (stop - start) * sizes.inputs)
+        out = self.b.new_empty(shape) if room is None else room[: _product(shape)].view(shape)
         row = sizes.positions * sizes.groups * (sizes.inputs + C * sizes.outputs) * self.itemsize
         step = max(1, _UNFOLDED_BYTES // max(1, row))
         for lo, hi in pairwise([*range(0, self.n, step), self.n]):
@@ -129,10 +131,11 @@ class Patches(Factor):
         """Groups and transposed convolutions use columns."""
         return not self.transposed and self.geometry.groups == 1
 
-    def input_gram(self, other: Factor) -> Float[Tensor, "n T m S"]:
+    def input_gram(self, other: Factor, rows: slice, columns: slice) -> Float[Tensor, "n T m S"]:
         """The Gram of the patches."""
         assert isinstance(other, Patches)
-        a1, a2 = self._unfolded()[0].squeeze(1), other._unfolded()[0].squeeze(1)
+        one, two = self.rows(rows), other.rows(columns)
+        a1, a2 = one._unfolded()[0].squeeze(1), two._unfolded()[0].squeeze(1)
         (n, T1, _), (m, T2, _) = a1.shape, a2.shape
         return (a1.flatten(0, 1) @ a2.flatten(0, 1).T).view(n, T1, m, T2)
 
