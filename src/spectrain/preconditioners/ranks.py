@@ -106,10 +106,14 @@ def same_spectrum(compute: Callable[[], Spectrum], shared: bool) -> Spectrum:
     return Spectrum(values, vectors, residuals, float(scalars[0]), float(scalars[1]))
 
 
-def columns_of_ranks(count: int, shared: bool) -> list[slice]:
-    """Which of `count` columns each rank computes."""
-    ranks = dist.get_world_size() if shared else 1
-    return [rank_rows(count, rank, ranks) for rank in range(ranks)]
+def columns_of_ranks(columns: int, shared: bool) -> list[slice]:
+    """Which of the columns each rank computes."""
+    return [rank_rows(columns, rank, count(shared)) for rank in range(count(shared))]
+
+
+def count(shared: bool) -> int:
+    """The number of ranks; 1 where nothing is shared."""
+    return dist.get_world_size() if shared else 1
 
 
 def my_rank(shared: bool) -> int:
@@ -117,13 +121,13 @@ def my_rank(shared: bool) -> int:
     return dist.get_rank() if shared else 0
 
 
-def mean_over_ranks(loss: Float[Tensor, ""], count: int) -> Float[Tensor, ""]:
-    """The mean over the points of all ranks, of which `loss` is that over this rank's `count`.
+def mean_over_ranks(loss: Float[Tensor, ""], points: int) -> Float[Tensor, ""]:
+    """The mean over the points of all ranks, of which `loss` is that over this rank's `points`.
 
     The value is the same on all ranks; the gradient is that of ``R n_r / n`` times this rank's loss, whose average over
     ranks, which DistributedDataParallel takes, is the gradient of the value.
     """
-    share = torch.tensor(float(count), dtype=torch.float64, device=loss.device)
+    share = torch.tensor(float(points), dtype=torch.float64, device=loss.device)
     everything = share.clone()
     dist.all_reduce(everything)
     value: Tensor = _MeanOverRanks.apply(loss, (share / everything).to(loss.dtype))  # type: ignore[no-untyped-call]
