@@ -2,10 +2,10 @@
 
 R ranks take m sqrt(R) landmarks, so that each computes as many entries of the kernel. Measured are the kernel, a warm
 start of its eigenpairs, and their interpolation to N points, which every rank does for itself. Prints the median CPU
-seconds per rank, the slower one, in turns: one rank; two processes that each do one rank's work and know nothing of each
-other (what cores that share caches, and other load, make of it); two ranks. gloo's waiting blocks and takes no CPU time;
-its copies and its threads are counted. Efficiencies are those of two ranks, against the two processes and against one.
-The flops are torch's count for the kernel on one rank.
+seconds per rank, the slower one, in turns: one rank; two processes that each do one rank's work and know nothing of
+each other (what cores that share caches, and other load, make of it); two ranks. gloo's waiting blocks and takes no CPU
+time; its copies and its threads are counted. Efficiencies are those of two ranks, against the two processes and against
+one. The flops are torch's count for the kernel on one rank.
 """
 
 import os

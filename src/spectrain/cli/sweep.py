@@ -16,11 +16,18 @@ def begin(argv: Sequence[str]) -> None:
     """Forget an earlier sweep in this process, and prepare for one on a cluster.
 
     Raises:
-        InputError: it needs submitit, which is not installed.
+        InputError: it needs submitit, which is not installed; or its jobs would go on with each other's run.
     """
+    given = dict(word.partition("=")[::2] for word in argv)
+    folder = given.get("paths.run_dir", "")
+    if {"-m", "--multirun"} & set(argv) and given.get("resume") == "true" and folder and not {"$", ","} & set(folder):
+        raise InputError(
+            f"all jobs of this sweep would go on with the one run in paths.run_dir={folder}; give each its own: "
+            "paths.run_dir='runs/sweep/${hydra:job.num}'."
+        )
     _failed.clear()
     os.environ.pop(_FILE, None)
-    launcher = next((word.partition("=")[2] for word in argv if word.startswith("hydra/launcher=")), "basic")
+    launcher = given.get("hydra/launcher", "basic")
     if launcher == "basic":
         return
     if importlib.util.find_spec("submitit") is None:

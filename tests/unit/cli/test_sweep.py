@@ -40,3 +40,13 @@ def test_without_submitit_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r'pip install "spectrain\[slurm\]"'):
         sweep.begin(["-m", "hydra/launcher=slurm"])
+
+
+@pytest.mark.parametrize("folder", ["runs/sweep", "'runs/my sweep'"])
+def test_jobs_that_would_share_a_run_are_refused(folder: str) -> None:
+    words = ["-m", "seed=0,1", "resume=true", f"paths.run_dir={folder}"]
+    with pytest.raises(InputError, match=r"all jobs of this sweep would go on .*\$\{hydra:job.num\}"):
+        sweep.begin(words)
+    sweep.begin(words[1:])
+    for own in ("runs/${hydra:job.num}", "a,b", "runs/${seed}"):
+        sweep.begin([*words[:3], f"paths.run_dir={own}"])
