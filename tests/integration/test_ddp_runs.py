@@ -52,10 +52,9 @@ def test_two_processes_leave_what_one_leaves(tmp_path: Path, way: str, launcher:
     assert {"best.ckpt", "last.ckpt"} == {path.name for path in (folder / "checkpoints").iterdir()}
     assert (folder / "baseline" / "checkpoints" / "last.ckpt").exists() == (way != "none")
     train(tmp_path / "alone", *EXACT, f"preconditioner={way}")
-    tolerance = 1e-6 if way != "batch" else 0.1
     for name in ("train/loss", "val/psnr"):
         found, expected = (column(place / "metrics.csv", name) for place in (folder, tmp_path / "alone"))
-        assert found == pytest.approx(expected, rel=tolerance), name
+        assert found == pytest.approx(expected, rel=1e-6), name
 
 
 @pytest.mark.slow

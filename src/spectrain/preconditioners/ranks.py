@@ -66,11 +66,34 @@ def all_rows(rows: Float[Tensor, "r k"], shared: bool) -> tuple[Float[Tensor, "n
     return whole, mine
 
 
+def interleaved(rows: Float[Tensor, "r *shape"], shared: bool) -> tuple[Float[Tensor, "n *shape"], Tensor | slice]:
+    """The first row of each rank, then the second, ...: one process's batch, where rank r holds rows r, r + R, ....
+
+    With the places of this rank's rows. The same bits on all ranks.
+    """
+    if not shared:
+        return rows, slice(None)
+    rank, world = dist.get_rank(), dist.get_world_size()
+    counts = torch.zeros(world, dtype=torch.long, device=rows.device)
+    counts[rank] = len(rows)
+    dist.all_reduce(counts)
+    there = torch.arange(int(counts.max()), device=rows.device)[:, None] < counts
+    whole = rows.new_zeros(*there.shape, *rows.shape[1:])
+    whole[: len(rows), rank] = rows
+    dist.all_reduce(whole)
+    places = there.flatten().cumsum(0).view_as(there) - 1
+    return whole[there], places[: len(rows), rank]
+
+
+class FailedElsewhereError(InputError):
+    """What went well here failed on another rank."""
+
+
 def together(compute: Callable[[], T], shared: bool) -> T:
     """``compute()`` on every rank, or an error on every rank: those that went well would wait for the one that did not.
 
     Raises:
-        InputError: it failed on another rank.
+        FailedElsewhereError: it failed on another rank.
     """
     if not shared:
         return compute()
@@ -84,7 +107,7 @@ def together(compute: Callable[[], T], shared: bool) -> T:
     if error is not None:
         raise error
     if bool(failed):
-        raise InputError(f"It failed on {int(failed)} other rank(s); see their messages.")
+        raise FailedElsewhereError(f"It failed on {int(failed)} other rank(s); see their messages.")
     return result
 
 
