@@ -6,6 +6,8 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
+from omegaconf import DictConfig, OmegaConf
+
 from spectrain.errors import InputError
 
 _FILE = "SPECTRAIN_FAILED_JOBS"  # from the sweep to its jobs; their machines share the present folder
@@ -33,6 +35,13 @@ def begin(argv: Sequence[str]) -> None:
     if importlib.util.find_spec("submitit") is None:
         raise InputError(f'hydra/launcher={launcher} needs submitit; install it: pip install "spectrain[slurm]".')
     os.environ[_FILE] = str(Path.cwd() / f".failed-jobs-{secrets.token_hex(4)}")
+
+
+def alone(words: Sequence[str], cfg: DictConfig) -> list[str]:
+    """A job's overrides for a run that is no part of a sweep: with what Hydra counts in one (``${hydra:job.num}``)."""
+    parts = [word.partition("=") for word in words]
+    counted = [key for key, _, value in parts if "${hydra:" in value.replace("\\", "")]  # Hydra escapes it
+    return [f"{key}={OmegaConf.select(cfg, key)}" if key in counted else f"{key}{is_}{v}" for key, is_, v in parts]
 
 
 def remember(code: int, words: str) -> None:

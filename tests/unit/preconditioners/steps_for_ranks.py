@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from spectrain import ParameterPreconditioner, SamplePreconditioner, spectral_maps
+from spectrain import BatchPreconditioner, ParameterPreconditioner, SamplePreconditioner, spectral_maps
 from spectrain.errors import InputError
 from spectrain.models import mlp
 from spectrain.preconditioners import softmax_hessian
@@ -30,10 +30,13 @@ CASES = [
     ("parameter", 41, "exact"),
     ("parameter", 41, "nystrom"),
     ("bfloat16", 41, "exact"),
+    ("batch", 41, "exact"),
 ]
 
 
-def make(way: str) -> SamplePreconditioner | ParameterPreconditioner:
+def make(way: str) -> SamplePreconditioner | ParameterPreconditioner | BatchPreconditioner:
+    if way == "batch":
+        return BatchPreconditioner(g, layers=None)
     if way in ("parameter", "bfloat16"):
         return ParameterPreconditioner(g, None if way == "parameter" else way)
     if way == "curved":
@@ -61,7 +64,11 @@ def gradients(way: str, points: int, extension: str, shard: tuple[int, int]) -> 
     loss = (output - y[index]).square().mean()
     (mean_over_ranks(loss, len(index)) if world > 1 else loss).backward()
     optimizer.step()
-    basis = [S._inverse, S._lowered] if isinstance(S, ParameterPreconditioner) else [t for t, _ in S._blocks]
+    basis = []
+    if isinstance(S, ParameterPreconditioner):
+        basis = [S._inverse, S._lowered]
+    elif isinstance(S, SamplePreconditioner):
+        basis = [t for t, _ in S._blocks]
     return [p.grad for p in network.parameters()], basis
 
 

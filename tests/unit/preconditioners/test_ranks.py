@@ -10,6 +10,8 @@ from steps_for_ranks import CASES, gradients, sharded
 from processes import run_ranks
 
 WORKER = """
+import warnings
+from spectrain import BatchPreconditioner, spectral_maps
 from steps_for_ranks import CASES, gradients, sharded
 from spectrain.errors import InputError
 from spectrain.preconditioners import ranks
@@ -26,6 +28,14 @@ try:
     ranks.together(fails_on_the_last_rank, True)
 except (InputError, RuntimeError) as found:
     results["failed"] = str(found)
+S = BatchPreconditioner(spectral_maps.power(0.5))
+with warnings.catch_warnings(record=True):
+    warnings.simplefilter("always")
+    S._attempt(fails_on_the_last_rank, True)
+results["skipped"] = S.skipped_steps
+rows = torch.arange(10.0).view(5, 2)[: 3 if rank == 0 else 2] + 100 * rank  # 3 of one, 2 of the others
+whole, mine = ranks.interleaved(rows, True)
+results["interleaved"] = whole[:, 0].tolist(), torch.equal(whole[mine], rows)
 leave(results)
 dist.destroy_process_group()
 """
@@ -46,6 +56,9 @@ def test_shared_batches(tmp_path: Path, world: int) -> None:
                 assert float((one - two).norm() / two.norm()) < tolerance, case
             assert all(torch.equal(a, b) for a, b in zip(basis, results[0][case][1], strict=True)), case
     check_shards(alone, results)
+    assert [result["skipped"] for result in results] == [1] * world
+    order = [100.0 * rank + 2 * row for row in range(2) for rank in range(world)] + [4.0]
+    assert [result["interleaved"] for result in results] == [(order, True)] * world
     messages = [result["failed"] for result in results]
     assert messages == ["It failed on 1 other rank(s); see their messages."] * (world - 1) + ["no memory"]
 
