@@ -2,9 +2,11 @@
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +130,31 @@ class Cluster:
 
         self.wait_until(has_ended, seconds)
         return self.job(job)
+
+    def lose(self, node: str) -> None:
+        """As if its power were cut: slurmd and all that it started end at once, and the controller learns of it."""
+        conf, lost = f"SLURM_CONF={self.environment['SLURM_CONF']}".encode(), set()
+        for place in Path("/proc").glob("[0-9]*"):
+            try:
+                inside, words = ((place / name).read_bytes().split(b"\0") for name in ("environ", "cmdline"))
+                parent = (place / "stat").read_text().rpartition(")")[2].split()[1]
+                above = Path("/proc", parent, "cmdline").read_bytes()
+            except OSError:  # it has ended
+                continue
+            if conf in inside and f"SLURMD_NODENAME={node}".encode() in inside:
+                lost |= {place.name, *([parent] if above.startswith(b"slurmstepd") else [])}
+            if conf in inside and words[0] == b"slurmd" and node.encode() in words:
+                lost.add(place.name)
+        for number in lost:
+            with suppress(ProcessLookupError):
+                os.kill(int(number), signal.SIGKILL)
+        self.run("scontrol", "update", f"NodeName={node}", "State=DOWN", "Reason=lost")
+
+    def bring_back(self, node: str) -> None:
+        """A node that was down, with a new slurmd where the old one has ended."""
+        if [daemon.poll() for daemon in self._daemons if daemon.args[-1] == node][-1] is not None:  # type: ignore[index]
+            self._start("slurmd", "-D", "-N", node)
+        self.run("scontrol", "update", f"NodeName={node}", "State=RESUME")
 
     def _start(self, *command: str) -> None:
         with (self.folder / f"{command[0]}.out").open("ab") as out:

@@ -4,7 +4,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bad_inputs import CASES, Case, make_files
+from bad_files import make_files
+from bad_inputs import CASES, Case
 from program import TINY, call
 
 ALL = [case for cases in CASES.values() for case in cases]

@@ -2,12 +2,14 @@
 
 import csv
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from program import TINY, call, train
+from program import TINY, call, load, train
+from sameness import assert_equal
 
 DDP = ("trainer=ddp", "trainer.accelerator=cpu")
 # Without SOAP, which makes rounding visible within four steps: docs/distributed.md
@@ -41,19 +43,8 @@ def test_what_several_processes_cannot_do_is_said_before_they_start(words: tuple
 @pytest.mark.parametrize("launcher", ["lightning", "torchrun"])
 @pytest.mark.parametrize("way", ["none", "sample", "batch", "parameter", "auto"])
 def test_two_processes_leave_what_one_leaves(tmp_path: Path, way: str, launcher: str) -> None:
-    start = [sys.executable]
-    if launcher == "torchrun":
-        start += ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
-    words = [*TINY, *EXACT, *DDP, f"preconditioner={way}", "logger=wandb", "baseline=true"]
-    one_thread = {**os.environ, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        [*start, str(SCRIPT), *words],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env=one_thread,
-    )
-    assert done.returncode == 0, done.stdout + done.stderr
+    start = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2") if launcher == "torchrun" else ()
+    done = start_processes(*TINY, *EXACT, *DDP, f"preconditioner={way}", "logger=wandb", "baseline=true", start=start)
     assert "warning" not in done.stderr, done.stderr
     (folder,) = (tmp_path / "runs").iterdir()
     assert done.stdout.count(f"run folder: {folder.relative_to(tmp_path)}\n") == 1
@@ -61,10 +52,43 @@ def test_two_processes_leave_what_one_leaves(tmp_path: Path, way: str, launcher:
     assert {"best.ckpt", "last.ckpt"} == {path.name for path in (folder / "checkpoints").iterdir()}
     assert (folder / "baseline" / "checkpoints" / "last.ckpt").exists() == (way != "none")
     train(tmp_path / "alone", *EXACT, f"preconditioner={way}")
-    tolerance = 1e-6 if way != "batch" else 0.1
     for name in ("train/loss", "val/psnr"):
         found, expected = (column(place / "metrics.csv", name) for place in (folder, tmp_path / "alone"))
-        assert found == pytest.approx(expected, rel=tolerance), name
+        assert found == pytest.approx(expected, rel=1e-6), name
+
+
+@pytest.mark.slow
+def test_a_shared_U_goes_on_from_a_checkpoint(tmp_path: Path) -> None:
+    """In as many processes bit for bit, in one to rounding; and from one in two."""
+    words = (*TINY, *EXACT, "preconditioner=parameter", "schedule=constant", "resume=true")
+    places = {name: f"paths.run_dir={name}" for name in ("whole", "stopped", "alone")}
+    start_processes(*words, *DDP, places["whole"])
+    start_processes(*words, *DDP, places["stopped"], "trainer.max_steps=6")
+    train(tmp_path / "alone", *words[len(TINY) :], "trainer.max_steps=6")
+    shutil.copytree("stopped", "stopped, alone")
+    start_processes(*words, *DDP, places["stopped"])
+    start_processes(*words, *DDP, places["alone"])
+    start_processes(*words, "paths.run_dir='stopped, alone'")
+    whole = column(Path("whole/metrics.csv"), "train/loss")
+    assert len(whole) == 12
+    assert column(Path("stopped/metrics.csv"), "train/loss") == whole
+    assert column(Path("alone/metrics.csv"), "train/loss") == pytest.approx(whole, rel=1e-10)
+    assert column(Path("stopped, alone/metrics.csv"), "train/loss") == pytest.approx(whole, rel=1e-10)
+    one, other = (load(Path(name, "checkpoints/last.ckpt")) for name in ("whole", "stopped"))
+    for key in ("state_dict", "optimizer_states", "preconditioner"):
+        assert_equal(one[key], other[key], key)
+
+
+def start_processes(*words: str, start: tuple[str, ...] = ()) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run(
+        [sys.executable, *start, str(SCRIPT), *words],
+        capture_output=True,
+        text=True,
+        timeout=200,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
 
 
 def column(path: Path, name: str) -> list[float]:

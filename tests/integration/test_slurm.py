@@ -95,6 +95,13 @@ def stop(cluster: Cluster, work: Path, job: str, way: str) -> None:
     elif way == "preemption":  # by a job of a partition that comes first
         urgent = ("sbatch", "--parsable", "--partition=urgent", "--nodes=2", "--exclusive", "--wrap=sleep 1")
         cluster.wait(cluster.run(*urgent, cwd=work).strip())
+    elif way in ("node down", "node lost"):
+        if way == "node lost":
+            cluster.lose("n2")
+        else:
+            cluster.run("scontrol", "update", "NodeName=n2", "State=DOWN", "Reason=test")
+        cluster.wait_until(lambda: cluster.job(job)["Restarts"] == "1", 60)
+        cluster.bring_back("n2")
     else:
         kill_rank(int(way.removeprefix("kill -9 of rank ")), job)
 
@@ -112,6 +119,8 @@ def column(path: Path, name: str) -> list[tuple[str, str]]:
         ("preemption", TWO_NODES),
         ("kill -9 of rank 0", TWO_NODES),
         ("kill -9 of rank 1", TWO_NODES),
+        ("node down", TWO_NODES),
+        ("node lost", TWO_NODES),
         ("signal", FOUR_TASKS),
         ("kill -9 of rank 2", FOUR_TASKS),
     ],
@@ -179,3 +188,23 @@ def test_a_sweep_by_submitit_lists_its_failed_jobs(cluster: Cluster, work: Path)
     assert "model.activation=wrong" in done.stderr.splitlines()[-1]
     assert [(work / "runs/sweep" / name / LAST).exists() for name in "012"] == [True, True, False]
     assert not list(work.glob(".failed-jobs-*"))
+
+
+@pytest.mark.skipif(
+    importlib.util.find_spec("submitit") is None,
+    reason='no submitit here: pip install "spectrain[slurm]"',
+)
+def test_a_sweep_by_submitit_of_jobs_of_several_ranks(
+    cluster: Cluster, work: Path, whole: dict[tuple[str, ...], Path]
+) -> None:
+    """Two nodes of one task each: one run for each job, with the losses of a job of train.sbatch."""
+    layout = ("hydra.launcher.nodes=2", "trainer.num_nodes=2", "trainer.devices=1")
+    words = (*words_of(TWO_NODES), "resume=true", "paths.run_dir=runs/ranks/${hydra:job.num}", "optimizer.lr=1e-2,2e-2")
+    command = [sys.executable, "scripts/train.py", "-m", "hydra/launcher=slurm", *layout, *words]
+    done = subprocess.run(command, cwd=work, env=cluster.environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stdout + done.stderr
+    expected = dict(column(whole[TWO_NODES] / "metrics.csv", "train/loss"))
+    for number, same in (("0", True), ("1", False)):
+        run = work / "runs/ranks" / number
+        assert (dict(column(run / "metrics.csv", "train/loss")) == expected) == same
+        assert len(list((run / "wandb").glob("offline-run-*"))) == 1

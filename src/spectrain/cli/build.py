@@ -26,6 +26,8 @@ from spectrain.preconditioners import GridPreconditioner
 
 # Keys beside a _target_ that this program reads itself.
 NOT_ARGUMENTS = ("center_output", "adaptive_lr", "scale_free", "default_alpha", "damping")
+# Seconds of trainer.timeout_seconds in which a process finds out, after a collective has failed, whose fault it was.
+TO_NAME_A_RANK = 20.0
 # What constructors raise for settings that they do not take.
 REFUSALS = (TypeError, ValueError, LookupError, ArithmeticError, ImportError, MisconfigurationException)
 # What a person may switch off is the rest.
@@ -224,7 +226,8 @@ def build_trainer(cfg: DictConfig, callbacks: list[pl.Callback]) -> pl.Trainer:
     settings = {"plugins": [WholeCheckpoints()], **cfg.trainer, "val_check_interval": interval}
     timeout = settings.pop("timeout_seconds", None)
     if settings.get("strategy") == "ddp" and timeout is not None:
-        fixed["strategy"] = DDPStrategy(timeout=datetime.timedelta(seconds=timeout))
+        collective = max(timeout - TO_NAME_A_RANK, timeout / 2)
+        fixed["strategy"] = DDPStrategy(timeout=datetime.timedelta(seconds=collective))
     try:
         trainer: pl.Trainer = _instantiate(settings, **fixed)
         return trainer

@@ -1,7 +1,6 @@
 """``spectrain-compare``: a race of methods over tasks, in equal CPU time, with equal trials, as one page."""
 
 import csv
-import json
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -23,6 +22,7 @@ from spectrain.cli.race_page import write_page
 from spectrain.cli.standings import Metric, Standing, best_rates, standings
 from spectrain.cli.validation import validate
 from spectrain.errors import InputError
+from spectrain.lightning.outputs import write_json
 from spectrain.studies.budget import steps_to_fill
 
 
@@ -203,7 +203,7 @@ def _write_results(place: Path, results: list[Result], table: list[Standing], me
         for r in results
     ]
     rows = [standing.row() for standing in table]
-    (place / "results.json").write_text(json.dumps({"standings": rows, "cells": cells}, indent=2) + "\n")
+    write_json(place / "results.json", {"standings": rows, "cells": cells})
     columns = sorted({name for r in results for row in r.curve for name in row})
     with (place / "results.csv").open("w", newline="") as file:
         writer = csv.writer(file)

@@ -1,6 +1,5 @@
 """``spectrain-evaluate``: the predictions of a checkpoint, a picture's at any resolution, and their metrics."""
 
-import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ from spectrain.cli.run_folder import foreign_version, load_checkpoint
 from spectrain.cli.train import quiet_libraries
 from spectrain.cli.validation import validate
 from spectrain.errors import InputError
+from spectrain.lightning.outputs import write_json
 
 CHUNK = 65536
 
@@ -57,7 +57,7 @@ def evaluate(cfg: DictConfig) -> dict[str, Any]:
     folder = Path(cfg.output_dir or Path(cfg.ckpt_path).resolve().parent.parent / "evaluation")
     folder.mkdir(parents=True, exist_ok=True)
     data.export(folder, metrics)
-    (folder / "metrics.json").write_text(json.dumps(result, indent=2) + "\n")
+    write_json(folder / "metrics.json", result)
     print(f"{metrics.sentence(result)} {where}; written to {folder}")
     return result
 

@@ -6,6 +6,8 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
+from omegaconf import DictConfig, OmegaConf
+
 from spectrain.errors import InputError
 
 _FILE = "SPECTRAIN_FAILED_JOBS"  # from the sweep to its jobs; their machines share the present folder
@@ -16,16 +18,30 @@ def begin(argv: Sequence[str]) -> None:
     """Forget an earlier sweep in this process, and prepare for one on a cluster.
 
     Raises:
-        InputError: it needs submitit, which is not installed.
+        InputError: it needs submitit, which is not installed; or its jobs would go on with each other's run.
     """
+    given = dict(word.partition("=")[::2] for word in argv)
+    folder = given.get("paths.run_dir", "")
+    if {"-m", "--multirun"} & set(argv) and given.get("resume") == "true" and folder and not {"$", ","} & set(folder):
+        raise InputError(
+            f"all jobs of this sweep would go on with the one run in paths.run_dir={folder}; give each its own: "
+            "paths.run_dir='runs/sweep/${hydra:job.num}'."
+        )
     _failed.clear()
     os.environ.pop(_FILE, None)
-    launcher = next((word.partition("=")[2] for word in argv if word.startswith("hydra/launcher=")), "basic")
+    launcher = given.get("hydra/launcher", "basic")
     if launcher == "basic":
         return
     if importlib.util.find_spec("submitit") is None:
         raise InputError(f'hydra/launcher={launcher} needs submitit; install it: pip install "spectrain[slurm]".')
     os.environ[_FILE] = str(Path.cwd() / f".failed-jobs-{secrets.token_hex(4)}")
+
+
+def alone(words: Sequence[str], cfg: DictConfig) -> list[str]:
+    """A job's overrides for a run that is no part of a sweep: with what Hydra counts in one (``${hydra:job.num}``)."""
+    parts = [word.partition("=") for word in words]
+    counted = [key for key, _, value in parts if "${hydra:" in value.replace("\\", "")]  # Hydra escapes it
+    return [f"{key}={OmegaConf.select(cfg, key)}" if key in counted else f"{key}{is_}{v}" for key, is_, v in parts]
 
 
 def remember(code: int, words: str) -> None:

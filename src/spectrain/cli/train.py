@@ -240,7 +240,7 @@ def _job(cfg: DictConfig) -> None:
     task = hydra_config.runtime.choices.get("experiment") or hydra_config.runtime.choices.get("data") or "run"
     code = run_guarded(lambda: train(cfg, list(hydra_config.overrides.task), task), debug=cfg.show_traceback is True)
     if code and hydra_config.mode == RunMode.MULTIRUN and code != INTERRUPTED:
-        words = shlex.join(hydra_config.overrides.task)
+        words = shlex.join(sweep.alone(hydra_config.overrides.task, cfg))
         print(f"the job {words} failed; the sweep goes on", file=sys.stderr)
         if is_first():
             sweep.remember(code, words)

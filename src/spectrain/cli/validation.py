@@ -8,7 +8,7 @@ put into the configuration as a number; every other text in place of a number is
 import functools
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -34,10 +34,24 @@ def validate(cfg: DictConfig, own: Mapping[str, Rule] | None = None) -> None:
     Raises:
         InputError: naming the key, what was given and what is allowed.
     """
+    if missing := next(_missing(OmegaConf.to_container(cfg)), None):
+        raise InputError(f"{missing}=??? is a value that is still missing; give one: {missing}=...")
     for key, rule in (RULES | dict(own or {})).items():
         if not _is_own_class(cfg, key.split(".")[0]):
             _check(cfg, key, rule)
     check_combinations(functools.partial(_known, cfg))
+
+
+def _missing(node: Any, key: str = "") -> Iterator[str]:
+    """The keys whose value is Hydra's ???, which says that there must be one; of a list, the list's."""
+    if node == "???":
+        yield key
+    elif isinstance(node, dict):
+        for name, value in node.items():
+            yield from _missing(value, f"{key}.{name}".lstrip("."))
+    elif isinstance(node, list):
+        for value in node:
+            yield from _missing(value, key)
 
 
 def _check(cfg: DictConfig, key: str, rule: Rule) -> None:

@@ -8,15 +8,18 @@ from spectrain.kernels.empirical import empirical_ntk
 from spectrain.kernels.infinite_width import infinite_width_nngp, infinite_width_ntk
 from spectrain.kernels.operator import NTKOperator
 from spectrain.kernels.registry import NoRuleError, register_rule
+from spectrain.kernels.staircase import SharedKernel, shared_ntk
 from spectrain.kernels.tape import Tape
 
 __all__ = [
     "NTKOperator",
     "NoRuleError",
+    "SharedKernel",
     "Tape",
     "empirical_ntk",
     "infinite_width_nngp",
     "infinite_width_ntk",
     "rank_rows",
     "register_rule",
+    "shared_ntk",
 ]

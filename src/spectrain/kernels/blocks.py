@@ -133,18 +133,26 @@ def split(look: Look, n: int, m: int, symmetric: bool, budget: int, block_bytes_
     return Split(rows, columns, pass_bytes, workspace)
 
 
-def compute(left: Side, right: Side | None, sizes: Split, sinks: Callable[[Names], Sink], progress: Progress) -> None:
-    """Add the Gram matrices of all factors into their sinks; right=None is the symmetric kernel."""
+def compute(
+    left: Side, right: Side | None, sizes: Split, sinks: Callable[[Names], Sink], progress: Progress, first: int
+) -> None:
+    """Add the Gram matrices of all factors into their sinks; right=None is the symmetric kernel.
+
+    Of that, the `first` rows alone, which are all of them or a part (then only what lies within them is mirrored).
+    """
     symmetric = right is None
     other = right or left.twin()
     columns = spans(other.n, sizes.columns)
-    for i in spans(left.n, sizes.rows):
+    if symmetric:
+        beyond = (slice(first + j.start, first + j.stop) for j in spans(other.n - first, sizes.columns))
+        columns = [*spans(first, sizes.rows), *beyond]
+    for i in spans(first, sizes.rows):
         for j in columns:
             if symmetric and j.start < i.start:
                 continue
             # In a function of its own, so that no name holds the last block's factors while the next ones are made.
             for sink, pairs in _pairs(left, other, i, j, sizes, sinks, symmetric).items():
-                sink.write(i, j, pairs, symmetric, progress)
+                sink.write(i, j, pairs, symmetric and j.stop <= first, progress)
                 pairs.clear()
         columns.reverse()  # so that the next row of blocks begins with the factors that are at hand
 

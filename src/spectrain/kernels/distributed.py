@@ -50,7 +50,7 @@ def shared(
             parts = {rank: run.kernels(take_rows(x1, mine), x2)}
     except (RuntimeError, ValueError) as failure:
         error = failure
-    _all_or_none(error, run, group)
+    all_or_none(error, run.network.device, group)
     rows = _exchanged(run, parts, n, rank, ranks, group) if x2 is None else parts.get(rank, {})
     return _results(run, rows, x1, x1 if x2 is None else x2, group, gather=gather, out=out)
 
@@ -73,9 +73,13 @@ def _halves(n: int, rank: int, ranks: int) -> tuple[slice, slice]:
     return slice(rows.start, middle), slice(middle, rows.stop)
 
 
-def _all_or_none(error: Exception | None, run: Run, group: ProcessGroup) -> None:
-    """Without this, ranks that went well would wait for ever for one that did not."""
-    failed = torch.tensor(0 if error is None else 1, device=run.network.device)
+def all_or_none(error: Exception | None, device: torch.device, group: ProcessGroup) -> None:
+    """Without this, ranks that went well would wait for ever for one that did not.
+
+    Raises:
+        InputError: it failed on another rank. Or the error of this one.
+    """
+    failed = torch.tensor(0 if error is None else 1, device=device)
     dist.all_reduce(failed, group=group)
     if error is not None:
         raise error

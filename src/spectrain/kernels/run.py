@@ -32,12 +32,14 @@ class Run:
     show: bool  # progress
     _seen: Look | None = field(default=None, init=False)
 
-    def kernels(self, x1: Inputs, x2: Inputs | None, out: Tensor | None = None) -> dict[str, Tensor]:
-        """The kernel, or every parameter's, by name."""
+    def kernels(
+        self, x1: Inputs, x2: Inputs | None, out: Tensor | None = None, first: int | None = None
+    ) -> dict[str, Tensor]:
+        """The kernel, or every parameter's, by name; of a symmetric one the `first` rows, or all of them."""
         probe = x1 if x2 is None or rows_of(x1) >= rows_of(x2) else x2
         while True:
             try:
-                return _compute(self.network, x1, x2, self.look(probe), self.budget, out, self.show)
+                return _compute(self.network, x1, x2, self.look(probe), self.budget, out, self.show, first)
             except UnknownUseError as found:
                 self.rest, self._seen = widened(self.rest, found, self.strict), None
 
@@ -49,13 +51,21 @@ class Run:
 
 
 def _compute(
-    network: Network, x1: Inputs, x2: Inputs | None, seen: Look, budget: int, out: Tensor | None, show: bool
+    network: Network,
+    x1: Inputs,
+    x2: Inputs | None,
+    seen: Look,
+    budget: int,
+    out: Tensor | None,
+    show: bool,
+    first: int | None,
 ) -> dict[str, Tensor]:
     """The kernel, or every parameter's, by name."""
     n, m = rows_of(x1), rows_of(x1 if x2 is None else x2)
     full = seen.plan.outputs == "full"
     E = seen.C if full else 1
-    shape = (n, m, E, E) if full else (n, m)
+    first = n if first is None else first
+    shape = (first, m, E, E) if full else (first, m)
     like = torch.empty(0, dtype=network.dtype, device=network.device)
     keys = tuple(network.params) if seen.plan.apart else ("",)
     sinks = {key: Sink(_result(out, shape, like), E, like) for key in keys}
@@ -69,7 +79,7 @@ def _compute(
         return sinks[names[0] if seen.plan.apart else ""]
 
     try:
-        compute(left, right, sizes, sink, bar)
+        compute(left, right, sizes, sink, bar, first)
     finally:
         bar.close()
     return {key: sink.out for key, sink in sinks.items()}
@@ -89,6 +99,10 @@ def _work(seen: Look, n: int, m: int, symmetric: bool, sizes: Split, E: int) -> 
     passes = (
         pass_work(seen, n) + pass_work(seen, m) * (blocks - 1) / 2 if symmetric else pass_work(seen, n + m * blocks)
     )
+    return passes + n * m * (0.5 if symmetric else 1.0) * pair_work(seen, E)
+
+
+def pair_work(seen: Look, E: int) -> float:
+    """Flops, roughly, of one entry of K."""
     few = next(iter(seen.sample.values())).n
-    scale = n * m * (0.5 if symmetric else 1.0) / few**2
-    return passes + scale * sum(min(Pair(f, f, False, 0).flops(E)) for f in seen.sample.values())
+    return sum(min(Pair(f, f, False, 0).flops(E)) for f in seen.sample.values()) / few**2

@@ -44,10 +44,8 @@ class Outputs:
             return None
 
     def write_summary(self, folder: Path, summary: Mapping[str, Any]) -> None:
-        """summary.json, by name; JSON has no nan and no infinity: null."""
-        known = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in summary.items()}
-        text = json.dumps(known, indent=2) + "\n"
-        self.write("summary.json", lambda: (folder / "summary.json").write_text(text))
+        """summary.json, by name."""
+        self.write("summary.json", lambda: write_json(folder / "summary.json", summary))
 
     def finish(self, loggers: Iterable[Logger] = ()) -> None:
         """Raise what went wrong, here or in metrics.csv.
@@ -59,6 +57,19 @@ class Outputs:
         error = next((found for found in [self.failed, *logs] if found is not None), None)
         if error is not None:
             raise error
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Nested dicts, lists and primitives; JSON has no nan and no infinity: null."""
+    path.write_text(json.dumps(_finite(values), indent=2, allow_nan=False) + "\n")
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _finite(part) for name, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _disk_error(error: BaseException | None) -> OSError | None:

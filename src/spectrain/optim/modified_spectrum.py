@@ -123,8 +123,19 @@ class ModifiedSpectrumOptimizer(Optimizer):
         """The weights to evaluate, for a base that has two sets of weights (schedule-free)."""
         switch_weights(self.base, "eval")
 
+    def consolidate_state_dict(self) -> None:
+        """Gather U on rank 0, all ranks together: where it is shared, before each `state_dict`, which only rank 0 has.
+
+        Lightning does so by itself, as with torch's ZeroRedundancyOptimizer, whose method this is.
+        """
+        self.preconditioner.consolidate(self._parameters())
+
     def state_dict(self) -> dict[str, Any]:
-        """The base's state, and U with its factors under "modified_spectrum"; loads under ``weights_only=True``."""
+        """The base's state, and U with its factors under "modified_spectrum"; loads under ``weights_only=True``.
+
+        Raises:
+            InputError: U is shared over ranks, and `consolidate_state_dict` was not called.
+        """
         own = self.preconditioner.saved(self._parameters()) | {"searched_with": self._searched_with}
         return {**self.base.state_dict(), "modified_spectrum": own}
 

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from spectrain.kernels.capture import Factors
 from spectrain.kernels.gram import Pair, add_gram, mirror
+from spectrain.preconditioners import ranks
 from spectrain.spectrum.operators import Operator
 from spectrain.spectrum.solvers import LinAlgError, Matrix
 
@@ -30,6 +31,16 @@ def batch_kernel(factors: Factors, landmarks: int | None) -> Matrix:
         return gram(factors)
     rows = chosen_rows(n, landmarks).to(next(iter(factors.values())).tensors()[0].device)
     return from_root(nystrom_root(gram(factors, rows), rows))
+
+
+def gathered(factors: Factors, shared: bool) -> Factors:
+    """The factors of the global batch, in the order of one process."""
+    if not shared:
+        return factors
+    return {
+        names: factor.like([ranks.interleaved(t, shared)[0] for t in factor.tensors()])
+        for names, factor in factors.items()
+    }
 
 
 def chosen_rows(n: int, m: int) -> Integer[Tensor, " m"]:

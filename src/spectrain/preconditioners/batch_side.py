@@ -19,8 +19,9 @@ from spectrain.errors import InputError, SpectrainWarning
 from spectrain.kernels.capture import UnknownUseError, leaves
 from spectrain.kernels.live import LivePlan, factors_live, plan_live, pull_parameters, record_live
 from spectrain.kernels.network import arguments, unwrap
+from spectrain.preconditioners import ranks
 from spectrain.preconditioners.base import Preconditioner
-from spectrain.preconditioners.batch_kernel import batch_kernel
+from spectrain.preconditioners.batch_kernel import batch_kernel, gathered
 from spectrain.spectral_maps import SpectralMap
 from spectrain.spectral_maps.base import checked_ratio
 from spectrain.spectrum.lanczos import apply_function
@@ -52,6 +53,9 @@ class BatchPreconditioner(Preconditioner):
 
     A step whose kernel is not finite, or does not fit into memory, goes on with the identity, with a warning;
     `skipped_steps` counts them. For several outputs S acts on each column of c.
+
+    Where it is `shared`, a batch with an index is this rank's share, and K that of the global batch: its factors are
+    gathered, and every rank computes the same S c. A step that fails on one rank goes on without S on all.
     """
 
     needs_spectrum = False
@@ -82,7 +86,8 @@ class BatchPreconditioner(Preconditioner):
         _check_local(spectral_map, floor)
 
     def run(self, network: nn.Module, x: Any, index: Integer[Tensor, " n"] | None = None) -> Float[Tensor, "n *C"]:
-        """``network(x)``; what comes back to it in the backward pass is multiplied by S. `index` is not needed.
+        """``network(x)``; what comes back to it in the backward pass is multiplied by S. `index` only says that
+        the batch is a share, where S is `shared`.
 
         x is a tensor [n, ...], or a tuple or dict of the network's arguments.
 
@@ -101,11 +106,15 @@ class BatchPreconditioner(Preconditioner):
             output, uses = record_live(network, x, live)
         f = output.reshape(len(output), -1)
         with torch.autocast(f.device.type, enabled=False):
-            factors = self._attempt(lambda: factors_live(f, uses, live, network, x)) if f.requires_grad else None
-            kernel = None if factors is None else self._attempt(lambda: batch_kernel(factors, self.landmarks))
+            shared = self.shared and index is not None
+            factors = (
+                self._attempt(lambda: factors_live(f, uses, live, network, x), shared) if f.requires_grad else None
+            )
+            whole = None if factors is None else gathered(factors, shared)
+            kernel = None if whole is None else self._attempt(lambda: batch_kernel(whole, self.landmarks), shared)
         if factors is None or kernel is None:
             return output
-        precondition = partial(self._precondition, kernel)
+        precondition = partial(self._precondition, kernel, shared)
         if not self._in_one_pass(network, live, f):
             wrapped = output.view_as(output)  # the hook must not reach whatever else uses `output`
             wrapped.register_hook(precondition)
@@ -173,16 +182,17 @@ class BatchPreconditioner(Preconditioner):
             and {id(leaf) for leaf in leaves(f)} <= {id(p) for p in network.parameters()}
         )
 
-    def _precondition(self, kernel: Matrix, c: Float[Tensor, "n *C"]) -> Float[Tensor, "n *C"]:
+    def _precondition(self, kernel: Matrix, shared: bool, c: Float[Tensor, "n *C"]) -> Float[Tensor, "n *C"]:
         """``c + strength (S c - c)``, column by column; c itself where that fails."""
-        if not bool(torch.isfinite(c).all()):  # an overflow that the gradient scaler deals with
-            return c
         with torch.no_grad(), torch.autocast(c.device.type, enabled=False):
             columns = c.reshape(len(c), -1).to(kernel.dtype)
-            preconditioned = self._attempt(lambda: torch.stack([self._apply(kernel, v) for v in columns.unbind(1)], 1))
-            if preconditioned is None:
+            everything, mine = ranks.interleaved(columns, shared)
+            if not bool(torch.isfinite(everything).all()):  # an overflow that the gradient scaler deals with
                 return c
-            return torch.lerp(columns, preconditioned, self.strength).reshape(c.shape).to(c.dtype)
+            Sc = self._attempt(lambda: torch.stack([self._apply(kernel, v) for v in everything.unbind(1)], 1))
+            if Sc is None:
+                return c
+            return torch.lerp(columns, Sc[mine], self.strength).reshape(c.shape).to(c.dtype)
 
     def _apply(self, kernel: Matrix, c: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         def ratio(values: Tensor) -> Tensor:  # of eigenvalues of K
@@ -192,11 +202,17 @@ class BatchPreconditioner(Preconditioner):
 
         return apply_function(kernel, c, ratio, max_steps=self.max_steps, tolerance=self.tolerance)
 
-    def _attempt(self, compute: Callable[[], T]) -> T | None:
-        """The result, or None, a warning and one more skipped step."""
+    def _attempt(self, compute: Callable[[], T], shared: bool = False) -> T | None:
+        """The result, or None, a warning and one more skipped step; the same on all ranks where it is `shared`."""
         try:
-            return compute()
-        except (RuntimeError, MemoryError) as error:  # LinAlgError, out of memory: RuntimeErrors
+            return ranks.together(compute, shared)
+        except (
+            RuntimeError,
+            MemoryError,
+            ranks.FailedElsewhereError,
+        ) as error:  # LinAlgError, out of memory: RuntimeErrors
+            if ranks.is_of_a_collective(error):
+                raise
             self.skipped_steps += 1
             message = f"A training step went on without S: {error}"
             warnings.warn(message, SpectrainWarning, stacklevel=2)

@@ -6,6 +6,7 @@ Shapes: n training points, m landmarks, d input dims, C outputs, E = C for the f
 import math
 import warnings
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import Any, Literal
 
 import torch
@@ -15,7 +16,7 @@ from torch.optim import Optimizer
 from torch.utils._pytree import tree_leaves, tree_map_only
 
 from spectrain.errors import InputError, SpectrainWarning
-from spectrain.kernels import empirical_ntk
+from spectrain.kernels import empirical_ntk, shared_ntk
 from spectrain.kernels.empirical import Outputs
 from spectrain.kernels.network import rows_of, take_rows
 from spectrain.kernels.weighted import weighted_ntk
@@ -25,7 +26,8 @@ from spectrain.preconditioners.metric import optimizer_metric
 from spectrain.preconditioners.modes import evaluating, stamp
 from spectrain.preconditioners.orthonormal import orthonormal_columns
 from spectrain.preconditioners.placement import farthest_points, leverage_points, random_points
-from spectrain.spectrum import Spectrum
+from spectrain.spectrum import Spectrum, dense_pays
+from spectrain.spectrum.solvers import Matrix
 
 Extension = Literal["auto", "interpolate", "nystrom", "exact"]
 EXTENSIONS = ("auto", "interpolate", "nystrom", "exact")
@@ -92,7 +94,15 @@ class Landmarks:
     def spectrum(
         self, network: nn.Module, rank: int, init: Tensor | None = None, *, optimizer: Optimizer | None = None
     ) -> Spectrum:
-        """Leading `rank` eigenpairs of K/m, K the trace kernel of `network` on the landmarks; `init` warm-starts."""
+        """Leading `rank` eigenpairs of K/m, K the trace kernel of `network` on the landmarks; `init` warm-starts.
+
+        Where it is shared and large, no rank has all of K: they multiply with it together.
+        """
+        group = ranks.group(self.shared)
+        if group is not None and optimizer is None and not dense_pays(self.count, rank, init):
+            with evaluating(network):
+                K = shared_ntk(network, self.points, group)
+            return ranks.same_spectrum(lambda: leading_modes(K, rank, init), self.shared)
         return self.modes(self.kernel(network, optimizer=optimizer), rank, init)
 
     def modes(self, K: Float[Tensor, "mE mE"], rank: int, init: Tensor | None = None) -> Spectrum:
@@ -122,24 +132,23 @@ class Landmarks:
     ) -> Float[Tensor, "nE k"]:
         """``phi_i(x) = k(x, X_m) basis_i``, streamed over blocks of x; basis_i = v_i / (m lambda_i) extends a mode."""
         blocks = (take_rows(x, slice(i, i + NYSTROM_BLOCK_ROWS)) for i in range(0, rows_of(x), NYSTROM_BLOCK_ROWS))
-        together = ranks.group(self.shared)
+        group = ranks.group(self.shared)
+
+        def rows(x: Any) -> Tensor:
+            K = empirical_ntk(network, x, self.points, outputs=outputs, process_group=group, gather=False)
+            return ranks.all_rows(_as_matrix(K).to(basis) @ basis, self.shared)[0]
+
         with evaluating(network):
-            return torch.cat(
-                [
-                    _as_matrix(empirical_ntk(network, x, self.points, outputs=outputs, process_group=together)).to(
-                        basis
-                    )
-                    @ basis
-                    for x in blocks
-                ]
-            )
+            return torch.cat([rows(x) for x in blocks])
 
 
-def leading_modes(K: Float[Tensor, "m m"], rank: int, init: Tensor | None = None) -> Spectrum:
-    """Leading `rank` eigenpairs of K/m, from scratch or in `WARM_PASSES` from `init`."""
-    if init is None:
-        return Spectrum.from_kernel(K, rank=rank)
-    return Spectrum.from_kernel(K, rank=rank, init=init, max_passes=WARM_PASSES)
+def leading_modes(K: Tensor | Matrix, rank: int, init: Tensor | None = None) -> Spectrum:
+    """Leading `rank` eigenpairs of K/m [m, m], from scratch or in `WARM_PASSES` from `init`."""
+    if isinstance(K, Tensor):
+        solve = partial(Spectrum.from_kernel, K, rank)
+    else:
+        solve = partial(Spectrum.from_operator, K, rank)
+    return solve() if init is None else solve(init, max_passes=WARM_PASSES)
 
 
 def resolved_modes(spectrum: Spectrum) -> Spectrum:

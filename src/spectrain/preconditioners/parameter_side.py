@@ -26,6 +26,7 @@ from spectrain.preconditioners.base import Preconditioner
 from spectrain.preconditioners.landmarks import Landmarks
 from spectrain.preconditioners.pullback import check_memory, full_spectrum, pull_back
 from spectrain.preconditioners.sample_side import apply_sample
+from spectrain.preconditioners.shards import gather_parts_, own_part, whole_on_first
 from spectrain.spectral_maps import SpectralMap
 from spectrain.spectrum import Spectrum
 
@@ -62,6 +63,9 @@ class ParameterPreconditioner(Preconditioner):
     (at least float32), or "bfloat16" for half of the memory and more time per step. U is orthonormalised as stored,
     so 0 < P_u <= I (for a map that lowers) whatever was rounded. Modes that the map leaves alone take no memory.
 
+    Where it is `shared`, each rank holds its part of U, k P / R numbers of R ranks, and a step sends k + P numbers: all
+    ranks must then step together.
+
     U is part of the state of the optimizer that `wrap` returns, by position, as torch keeps its own.
     """
 
@@ -77,7 +81,8 @@ class ParameterPreconditioner(Preconditioner):
 
     def _clear(self) -> None:
         """The identity."""
-        self._blocks: dict[Tensor, Tensor] = {}  # U^T by parameter [k, *shape]
+        self._blocks: dict[Tensor, Tensor] = {}  # U^T by parameter [k, p], of which this rank's part
+        self._whole: dict[Tensor, Tensor] = {}  # the same of all ranks, from `consolidate` to `saved`
         self._inverse = torch.zeros(0, 0)  # L^-1 [k, k] of U^T U = L L^T
         self._lowered = torch.zeros(0)  # d [k]
 
@@ -88,7 +93,7 @@ class ParameterPreconditioner(Preconditioner):
 
     @property
     def nbytes(self) -> int:
-        """Memory of U."""
+        """Memory of U on this rank."""
         return sum(block.nbytes for block in self._blocks.values())
 
     def wrap(self, optimizer: Optimizer) -> Optimizer:
@@ -106,20 +111,21 @@ class ParameterPreconditioner(Preconditioner):
             InputError: the map's ratio is not finite and positive, or U does not fit the memory; the old U then stays.
                 Or the pull-back failed; P_u is then the identity.
         """
-        spectrum = full_spectrum(spectrum, landmarks.points, network, landmarks.shared)
+        shared = self.shared = landmarks.shared
+        spectrum = full_spectrum(spectrum, landmarks.points, network, shared)
         ratio = spectrum.ratio(self.spectral_map)
         kept = (ratio != 1).nonzero().squeeze(1)  # unresolved modes have ratio 1 too
-        ranks.together(lambda: check_memory(network, len(kept), self._dtype, self.nbytes), landmarks.shared)
+        ranks.together(lambda: check_memory(network, len(kept), self._dtype, self.nbytes, shared), shared)
         self._clear()
         scale = (landmarks.count * spectrum.eigenvalues[kept]).sqrt()
         Z = spectrum.eigenvectors[:, kept] / scale
         try:
-            blocks = pull_back(network, landmarks.points, Z, self._dtype, landmarks.shared)
+            blocks = pull_back(network, landmarks.points, Z, self._dtype, shared)
         except RuntimeError as error:  # such as out of memory; the old U went to make room
             raise InputError(
                 f"U could not be computed: {error}. The parameters' gradient is left as it is until the next refresh."
             ) from error
-        self._inverse = _inverse_factor(_gram(blocks.values(), len(kept)))
+        self._inverse = _inverse_factor(ranks.total(_gram(blocks.values(), len(kept)), shared))
         k = len(self._inverse)
         self._blocks = {p: block[:k] for p, block in blocks.items()}
         self._lowered = (1 - ratio[kept][:k]).to(self._inverse)
@@ -137,24 +143,47 @@ class ParameterPreconditioner(Preconditioner):
         """
         if not self.ready or self.strength == 0:
             return
-        parts = [(self._blocks[p], v) for p, v in zip(parameters, vectors, strict=True) if p in self._blocks]
-        if not parts:
+        known = [(p, v) for p, v in zip(parameters, vectors, strict=True) if p in self._blocks]
+        if not known:
             raise InputError(
                 "The optimizer holds none of the parameters of the network that the preconditioner was refreshed on; "
                 "refresh it on the network that is trained."
             )
-        present = [(block, v) for block, v in parts if v is not None]
-        coefficients = sum((_rows_times(block, v) for block, v in present), torch.zeros_like(self._lowered))
+        present = [(p, v, _entries(p, v)) for p, v in known if v is not None]
+        parts = [(self._blocks[p], flat[own_part(len(flat), self.shared)]) for p, _, flat in present]
+        coefficients = sum((_rows_times(block, part) for block, part in parts), torch.zeros_like(self._lowered))
+        coefficients = ranks.total(coefficients, self.shared)
         D = self.strength * self._lowered
         D = 1 - (1 - D).sqrt() if root else D
         coefficients = self._inverse.T @ (D * (self._inverse @ coefficients))
-        for block, v in present:
-            _subtract_columns(v, block, coefficients)
+        for block, part in parts:
+            _subtract_columns(part, block, coefficients)
+        gather_parts_([flat for _, _, flat in present], self.shared)
+        for _, v, flat in present:
+            if flat.data_ptr() != v.data_ptr():
+                v.copy_(flat.view(v.shape))
+
+    def consolidate(self, parameters: Iterable[Tensor]) -> None:
+        """Gather U on rank 0, where the next `saved` has it; all ranks call this. Nothing to do for one process."""
+        if self.shared and self.ready:
+            whole = {p: whole_on_first(self._blocks[p], p.numel()) for p in parameters if p in self._blocks}
+            self._whole = {p: block for p, block in whole.items() if block is not None}
 
     def saved(self, parameters: Iterable[Tensor]) -> dict[str, Any]:
-        """U by the position of each parameter, tensors and primitives only; loads under ``weights_only=True``."""
+        """U by the position of each parameter, tensors and primitives only; loads under ``weights_only=True``.
+
+        Raises:
+            InputError: U is shared over ranks, and was not gathered on this one.
+        """
+        blocks = self._whole if self.shared else self._blocks
+        if self.ready and not blocks:
+            raise InputError(
+                "U is shared over ranks: call the optimizer's consolidate_state_dict() on all of them, and then "
+                "state_dict() on rank 0."
+            )
+        self._whole = {}
         return {
-            "blocks": [self._blocks.get(p) for p in parameters],
+            "blocks": [blocks[p].view(len(blocks[p]), *p.shape) if p in blocks else None for p in parameters],
             "inverse": self._inverse,
             "lowered": self._lowered,
             "strength": self.strength,
@@ -163,7 +192,7 @@ class ParameterPreconditioner(Preconditioner):
         }
 
     def restore(self, parameters: Sequence[Tensor], saved: dict[str, Any]) -> None:
-        """What `saved` returned, for parameters in the same order.
+        """What `saved` returned, for parameters in the same order; with other ranks, or as many, or one process.
 
         Raises:
             InputError: it is that of another network.
@@ -174,10 +203,29 @@ class ParameterPreconditioner(Preconditioner):
         ):
             raise InputError("The saved state of the preconditioner is that of a network with other parameters.")
         device = parameters[0].device
-        self._blocks = {p: b.to(p.device) for p, b in zip(parameters, blocks, strict=True) if b is not None}
+        self._blocks = {
+            p: block.flatten(1)[:, own_part(p.numel(), self.shared)].contiguous().to(p.device)
+            for p, block in zip(parameters, blocks, strict=True)
+            if block is not None
+        }
         self._inverse, self._lowered = saved["inverse"].to(device), saved["lowered"].to(device)
         self.load_state_dict(saved)
         self.version = saved["version"]
+
+
+def _entries(p: Tensor, v: Tensor) -> Float[Tensor, " p"]:
+    """A vector's part of one parameter as it lies in memory, or a copy where that is not contiguous."""
+    if v.shape != p.shape or v.layout != torch.strided:
+        raise InputError(
+            f"A gradient ({v.layout}) of shape {tuple(v.shape)} meets a parameter of shape {tuple(p.shape)}; "
+            "preconditioner=parameter needs whole gradients, not sharded or sparse ones."
+        )
+    if v.requires_grad:
+        raise InputError(
+            "A gradient carries a graph (create_graph=True), as second-order optimizers such as Sophia and AdaHessian "
+            "need it; preconditioner=parameter would change it in place. Take preconditioner=sample with them."
+        )
+    return v.reshape(-1)
 
 
 def _pieces(block: Float[Tensor, "k p"]) -> Iterable[tuple[slice, Tensor]]:
@@ -194,7 +242,7 @@ def _gram(blocks: Iterable[Tensor], k: int) -> Float[Tensor, "k k"]:
     """U^T U in float64 (summed over pieces that are multiplied in their own precision)."""
     gram = None
     for block in blocks:
-        for _, piece in _pieces(block.flatten(1)):
+        for _, piece in _pieces(block):
             product = (piece @ piece.T).double()
             gram = product if gram is None else gram + product
     return torch.zeros(k, k, dtype=torch.float64) if gram is None else gram
@@ -209,27 +257,13 @@ def _inverse_factor(gram: Float[Tensor, "k k"]) -> Float[Tensor, "q q"]:
     return inverse
 
 
-def _rows_times(block: Float[Tensor, "k *shape"], v: Float[Tensor, "*shape"]) -> Float[Tensor, " k"]:
+def _rows_times(block: Float[Tensor, "k p"], v: Float[Tensor, " p"]) -> Float[Tensor, " k"]:
     """U^T v, the part of one parameter, in float64."""
-    if v.shape != block.shape[1:] or v.layout != torch.strided:
-        raise InputError(
-            f"A gradient ({v.layout}) of shape {tuple(v.shape)} meets a basis of shape {tuple(block.shape[1:])}; "
-            "preconditioner=parameter needs whole gradients, not sharded or sparse ones."
-        )
-    if v.requires_grad:
-        raise InputError(
-            "A gradient carries a graph (create_graph=True), as second-order optimizers such as Sophia and AdaHessian "
-            "need it; preconditioner=parameter would change it in place. Take preconditioner=sample with them."
-        )
-    flat = v.reshape(-1)
-    products = [piece @ flat[columns].to(piece.dtype) for columns, piece in _pieces(block.flatten(1))]
-    return torch.stack(products).double().sum(0)
+    products = [(piece @ v[columns].to(piece.dtype)).double() for columns, piece in _pieces(block)]
+    return sum(products, torch.zeros(len(block), dtype=torch.float64, device=block.device))
 
 
-def _subtract_columns(v: Tensor, block: Tensor, coefficients: Float[Tensor, " k"]) -> None:
+def _subtract_columns(v: Float[Tensor, " p"], block: Float[Tensor, "k p"], coefficients: Float[Tensor, " k"]) -> None:
     """v -= U coefficients, in place."""
-    flat = v.reshape(-1)  # a copy where v is not contiguous
-    for columns, piece in _pieces(block.flatten(1)):
-        flat[columns].sub_((piece.T @ coefficients.to(piece.dtype)).to(flat.dtype))
-    if flat.data_ptr() != v.data_ptr():
-        v.copy_(flat.view(v.shape))
+    for columns, piece in _pieces(block):
+        v[columns].sub_((piece.T @ coefficients.to(piece.dtype)).to(v.dtype))

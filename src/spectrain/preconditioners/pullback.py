@@ -17,6 +17,7 @@ from spectrain.kernels.pull import pull
 from spectrain.preconditioners import ranks
 from spectrain.preconditioners.modes import evaluating
 from spectrain.preconditioners.output_modes import output_count
+from spectrain.preconditioners.shards import modes_to_rows
 from spectrain.spectrum import Spectrum
 
 MODES_AT_ONCE = 16  # in the network's own precision, before they are rounded to U's
@@ -50,8 +51,10 @@ def full_spectrum(spectrum: Spectrum, points: Any, network: nn.Module, shared: b
     return ranks.same_spectrum(lambda: Spectrum.from_kernel(C * K, rank=spectrum.rank, init=init), shared)
 
 
-def check_memory(network: nn.Module, k: int, dtype: torch.dtype | None, freed: int) -> None:
+def check_memory(network: nn.Module, k: int, dtype: torch.dtype | None, freed: int, shared: bool = False) -> None:
     """Refuse k modes of the network's parameters if they do not fit the free memory and the `freed` bytes.
+
+    Where they are `shared`, each rank holds its part, and ranks on CPUs share one memory.
 
     Raises:
         InputError: saying how much is needed and which k fits.
@@ -59,13 +62,16 @@ def check_memory(network: nn.Module, k: int, dtype: torch.dtype | None, freed: i
     seen = Network(network)
     P = sum(p.numel() for p in seen.params.values())
     stored, passing = (P * torch.empty(0, dtype=kind).element_size() for kind in (dtype or seen.dtype, seen.dtype))
-    free = free_bytes(seen.device) + freed
-    if k * stored + min(k, MODES_AT_ONCE) * passing <= free:
+    world = ranks.count(shared)
+    free = free_bytes(seen.device) // (world if seen.device.type == "cpu" else 1) + freed
+    stored = -(-stored // world)
+    if k * stored + min(-(-k // world), MODES_AT_ONCE) * passing <= free:
         return
     fits = max(min(MODES_AT_ONCE, free // (stored + passing)), (free - MODES_AT_ONCE * passing) // stored)
     half = "" if dtype == torch.bfloat16 else "preconditioner.dtype=bfloat16 (half of the memory), or "
     raise InputError(
-        f"preconditioner=parameter needs {k * stored / 2**30:.3g} GiB for {k} modes of {P:,} parameters, and there are "
+        f"preconditioner=parameter needs {k * stored / 2**30:.3g} GiB for {k} modes of {P:,} parameters"
+        f"{' on each rank' if shared else ''}, and there are "
         f"{free / 2**30:.3g} GiB: k={max(0, fits)} fits. Take a smaller spectrum.rank, {half}preconditioner=sample."
     )
 
@@ -73,24 +79,29 @@ def check_memory(network: nn.Module, k: int, dtype: torch.dtype | None, freed: i
 def pull_back(
     network: nn.Module, points: Any, Z: Float[Tensor, "mC k"], dtype: torch.dtype | None, shared: bool = False
 ) -> dict[Tensor, Tensor]:
-    """U^T = Z^T J by parameter of the network: [k, *shape] in `dtype` (None: the network's, at least float32).
+    """U^T = Z^T J by parameter of the network: [k, p] in `dtype` (None: the network's, at least float32).
 
-    Where it is `shared`, each rank pulls its part of the columns, and all hold the same bits of all of them.
+    Where it is `shared`, each rank pulls its part of the columns, and keeps its part of each parameter's entries.
+
+    Raises:
+        InputError: it failed on another rank.
     """
     seen = Network(network)
     k, m = Z.shape[1], rows_of(points)
-    blocks = {
-        name: torch.empty(k, *p.shape, dtype=dtype or seen.dtype, device=p.device) for name, p in seen.params.items()
-    }
-    with evaluating(network), undisturbed(seen):
-        columns = Z.to(seen.device, seen.dtype).view(m, len(Z) // m, k)
-        parts_of_ranks = ranks.columns_of_ranks(k, shared)
-        mine = parts_of_ranks[ranks.my_rank(shared)]
-        for modes, parts in pull(seen, points, columns[:, :, mine], MODES_AT_ONCE):
+
+    def own_modes() -> dict[str, Tensor]:
+        mine = ranks.columns_of_ranks(k, shared)[ranks.my_rank(shared)]
+        columns = Z.to(seen.device, seen.dtype).view(m, len(Z) // m, k)[:, :, mine]
+        blocks = {
+            name: torch.empty(columns.shape[2], p.numel(), dtype=dtype or seen.dtype, device=p.device)
+            for name, p in seen.params.items()
+        }
+        for modes, parts in pull(seen, points, columns, MODES_AT_ONCE):
             for name, rows in parts.items():
-                blocks[name][mine][modes] = rows
-    if shared:
-        for block in blocks.values():
-            for rank, modes in enumerate(parts_of_ranks):
-                block[modes] = ranks.broadcast(block[modes], rank)
-    return {seen.originals[name]: block for name, block in blocks.items()}
+                blocks[name][modes] = rows.flatten(1)
+        return blocks
+
+    with evaluating(network), undisturbed(seen):
+        modes = ranks.together(own_modes, shared)
+    # One by one, so that no rank holds its share twice.
+    return {seen.originals[name]: modes_to_rows(modes.pop(name), k, shared) for name in list(modes)}

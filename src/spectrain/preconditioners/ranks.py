@@ -66,11 +66,34 @@ def all_rows(rows: Float[Tensor, "r k"], shared: bool) -> tuple[Float[Tensor, "n
     return whole, mine
 
 
+def interleaved(rows: Float[Tensor, "r *shape"], shared: bool) -> tuple[Float[Tensor, "n *shape"], Tensor | slice]:
+    """The first row of each rank, then the second, ...: one process's batch, where rank r holds rows r, r + R, ....
+
+    With the places of this rank's rows. The same bits on all ranks.
+    """
+    if not shared:
+        return rows, slice(None)
+    rank, world = dist.get_rank(), dist.get_world_size()
+    counts = torch.zeros(world, dtype=torch.long, device=rows.device)
+    counts[rank] = len(rows)
+    dist.all_reduce(counts)
+    there = torch.arange(int(counts.max()), device=rows.device)[:, None] < counts
+    whole = rows.new_zeros(*there.shape, *rows.shape[1:])
+    whole[: len(rows), rank] = rows
+    dist.all_reduce(whole)
+    places = there.flatten().cumsum(0).view_as(there) - 1
+    return whole[there], places[: len(rows), rank]
+
+
+class FailedElsewhereError(InputError):
+    """What went well here failed on another rank."""
+
+
 def together(compute: Callable[[], T], shared: bool) -> T:
     """``compute()`` on every rank, or an error on every rank: those that went well would wait for the one that did not.
 
     Raises:
-        InputError: it failed on another rank.
+        FailedElsewhereError: it failed on another rank.
     """
     if not shared:
         return compute()
@@ -84,7 +107,7 @@ def together(compute: Callable[[], T], shared: bool) -> T:
     if error is not None:
         raise error
     if bool(failed):
-        raise InputError(f"It failed on {int(failed)} other rank(s); see their messages.")
+        raise FailedElsewhereError(f"It failed on {int(failed)} other rank(s); see their messages.")
     return result
 
 
@@ -106,10 +129,14 @@ def same_spectrum(compute: Callable[[], Spectrum], shared: bool) -> Spectrum:
     return Spectrum(values, vectors, residuals, float(scalars[0]), float(scalars[1]))
 
 
-def columns_of_ranks(count: int, shared: bool) -> list[slice]:
-    """Which of `count` columns each rank computes."""
-    ranks = dist.get_world_size() if shared else 1
-    return [rank_rows(count, rank, ranks) for rank in range(ranks)]
+def columns_of_ranks(columns: int, shared: bool) -> list[slice]:
+    """Which of the columns each rank computes."""
+    return [rank_rows(columns, rank, count(shared)) for rank in range(count(shared))]
+
+
+def count(shared: bool) -> int:
+    """The number of ranks; 1 where nothing is shared."""
+    return dist.get_world_size() if shared else 1
 
 
 def my_rank(shared: bool) -> int:
@@ -117,13 +144,13 @@ def my_rank(shared: bool) -> int:
     return dist.get_rank() if shared else 0
 
 
-def mean_over_ranks(loss: Float[Tensor, ""], count: int) -> Float[Tensor, ""]:
-    """The mean over the points of all ranks, of which `loss` is that over this rank's `count`.
+def mean_over_ranks(loss: Float[Tensor, ""], points: int) -> Float[Tensor, ""]:
+    """The mean over the points of all ranks, of which `loss` is that over this rank's `points`.
 
     The value is the same on all ranks; the gradient is that of ``R n_r / n`` times this rank's loss, whose average over
     ranks, which DistributedDataParallel takes, is the gradient of the value.
     """
-    share = torch.tensor(float(count), dtype=torch.float64, device=loss.device)
+    share = torch.tensor(float(points), dtype=torch.float64, device=loss.device)
     everything = share.clone()
     dist.all_reduce(everything)
     value: Tensor = _MeanOverRanks.apply(loss, (share / everything).to(loss.dtype))  # type: ignore[no-untyped-call]

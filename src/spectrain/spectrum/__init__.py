@@ -2,6 +2,6 @@
 
 from spectrain.spectrum.lanczos import spectral_density
 from spectrain.spectrum.operators import Operator
-from spectrain.spectrum.spectrum import Spectrum
+from spectrain.spectrum.spectrum import Spectrum, dense_pays
 
-__all__ = ["Operator", "Spectrum", "spectral_density"]
+__all__ = ["Operator", "Spectrum", "dense_pays", "spectral_density"]

@@ -170,10 +170,15 @@ class Spectrum:
         return cls(**state)
 
 
+def dense_pays(n: int, rank: int, init: Tensor | None) -> bool:
+    """Whether all n eigenpairs by eigh cost less than the top `rank` by block Krylov iteration, from `init` or not."""
+    return n <= _DENSE_UP_TO or (_COLD if init is None else _WARM) * rank > n
+
+
 def _solve(A: Tensor, rank: int, init: Tensor | None, tolerance: float, max_passes: int) -> solvers.Eigenpairs:
     n = A.shape[0]
     try:
-        if n <= _DENSE_UP_TO or (_COLD if init is None else _WARM) * rank > n:
+        if dense_pays(n, rank, init):
             return solvers.dense(A, rank)
         return solvers.block_top_k(A, rank, init, tolerance, max_passes)
     except solvers.LinAlgError as error:

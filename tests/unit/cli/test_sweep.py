@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 from spectrain.cli import sweep
 from spectrain.errors import InputError
@@ -40,3 +41,19 @@ def test_without_submitit_there_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
     with pytest.raises(InputError, match=r'pip install "spectrain\[slurm\]"'):
         sweep.begin(["-m", "hydra/launcher=slurm"])
+
+
+@pytest.mark.parametrize("folder", ["runs/sweep", "'runs/my sweep'"])
+def test_jobs_that_would_share_a_run_are_refused(folder: str) -> None:
+    words = ["-m", "seed=0,1", "resume=true", f"paths.run_dir={folder}"]
+    with pytest.raises(InputError, match=r"all jobs of this sweep would go on .*\$\{hydra:job.num\}"):
+        sweep.begin(words)
+    sweep.begin(words[1:])
+    for own in ("runs/${hydra:job.num}", "a,b", "runs/${seed}"):
+        sweep.begin([*words[:3], f"paths.run_dir={own}"])
+
+
+def test_a_job_by_itself_is_not_counted() -> None:
+    cfg = OmegaConf.create({"paths": {"run_dir": "runs/sweep/1"}, "seed": 3})
+    words = ["seed=3", r"paths.run_dir=runs/sweep/$\{hydra\:job.num\}", "~logger"]
+    assert sweep.alone(words, cfg) == ["seed=3", "paths.run_dir=runs/sweep/1", "~logger"]

@@ -119,7 +119,6 @@ def test_a_rate_is_finite_and_above_0(key: str, value: Any) -> None:
         ("data.weights", {"boundary": [1]}),
         ("data.weights", {"boundary": None}),
         ("data.weights", {"boundary": True}),
-        ("data.weights", {"boundary": "???"}),
         ("data.weights", {"boundary": 0}),
         ("data.weights", {"boundary": 10, "initial": float("inf")}),
         ("model.center_output", None),
@@ -223,3 +222,17 @@ def test_an_automatic_rate_is_for_gradient_descent_and_warns_on_the_parameter_si
         validate(config(optimizer__scale_free=True, **parameter))
     with pytest.raises(InputError, match="or auto"):
         validate(config(optimizer__lr="fast"))
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("data.size", ["???", 12]),
+        ("model.width", "???"),
+        ("data.weights", {"boundary": "???"}),
+        ("logger", {"tags": [["a", "???"]]}),
+    ],
+)
+def test_a_value_that_is_missing_is_named(key: str, value: Any) -> None:
+    with pytest.raises(InputError, match=rf"{key}.*=\?\?\? is a value that is still missing; give one: {key}"):
+        validate(config(**{key: value}))

@@ -25,6 +25,7 @@ WAYS: dict[str, Any] = {
     "none": lambda: None,
     "sample": lambda: SamplePreconditioner(g),
     "batch": lambda: BatchPreconditioner(g),
+    "batch, landmarks": lambda: BatchPreconditioner(g, layers=None, landmarks=16),
     "parameter": lambda: ParameterPreconditioner(g),
     "auto": lambda: AutoPreconditioner([SamplePreconditioner(g)]),
 }
@@ -37,6 +38,7 @@ RUNS: dict[str, dict[str, Any]] = {
     "sample, budget": {"refresh": "budget"},
     "sample, auto rate": {"lr": "auto"},
     "batch": {"batch_size": 51},
+    "batch, landmarks": {"batch_size": 51},
     "parameter": {"batch_size": 51},
     "auto": {"batch_size": 51},
 }
@@ -54,7 +56,7 @@ def train(name: str, folder: Path, ranks: int) -> dict[str, Any]:
         mlp(2, 1, width=24, depth=2),
         functools.partial(torch.optim.SGD, lr=1.0 if lr == "auto" else lr, momentum=0.9, nesterov=True),
         schedule=functools.partial(cosine, max_steps=16),
-        preconditioner=WAYS[name.split(",")[0]](),
+        preconditioner=WAYS.get(name, WAYS[name.split(",")[0]])(),
         metrics=ImageMetrics(data.image),
     )
     history, losses = RunHistory(spectrum), Losses()

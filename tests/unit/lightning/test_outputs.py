@@ -10,7 +10,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from spectrain.errors import SpectrainWarning
-from spectrain.lightning.outputs import Outputs
+from spectrain.lightning.outputs import Outputs, write_json
 from spectrain.lightning.study_report import finish_study
 from spectrain.studies import Findings
 
@@ -20,6 +20,10 @@ def test_a_summary_is_json_whatever_its_numbers(tmp_path: Path) -> None:
     text = (tmp_path / "summary.json").read_text()
     found = json.loads(text, parse_constant=lambda word: pytest.fail(word))
     assert found == {"a": None, "b": None, "c": 1.5, "d": None, "e": "x"}
+    write_json(tmp_path / "cells.json", {"cells": [{"final": math.nan, "rate": 0.1}], "pair": (1, -math.inf)})
+    text = (tmp_path / "cells.json").read_text()
+    found = json.loads(text, parse_constant=lambda word: pytest.fail(word))
+    assert found == {"cells": [{"final": None, "rate": 0.1}], "pair": [1, None]}
 
 
 def full() -> None:
