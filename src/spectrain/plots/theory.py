@@ -45,14 +45,17 @@ def decay_figure(
 ) -> Figure:
     """What is left in each of F modes or frequencies over the steps: theory as lines, training as dots; P panels."""
     steps = np.asarray(step)
-    figure = new_figure(2.9)
-    axes = figure.subplots(1, len(title), sharey=True, squeeze=False)[0]
+    across = len(title) if len(title) % 2 else 2
+    down = len(title) // across
+    figure = new_figure(2.9 * down)
+    axes = figure.subplots(down, across, sharey=True, squeeze=False).flatten()
     for axis, lines, dots, heading in zip(axes, np.asarray(predicted), np.asarray(measured), title, strict=True):
         for j, label in enumerate(name):
             axis.plot(steps, lines[:, j], color=COLOURS[j], label=str(label))
             axis.plot(steps, dots[:, j], color=COLOURS[j], lw=0, marker="o", ms=3)
         axis.set(xscale="symlog", yscale="log", xlabel="steps", title=str(heading), ylim=(1e-4, 2))
-    axes[0].set_ylabel("share of the energy left")
+    for axis in axes[::across]:
+        axis.set_ylabel("share of the energy left")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
     return figure
 
