@@ -61,6 +61,29 @@ def decay_figure(
 
 
 @styled
+def prediction_figure(
+    predicted: Float[Array, " N"],
+    measured: Float[Array, " N"],
+    kind: Sequence[str] | Array,
+    chosen: Float[Array, "S 2"],
+) -> Figure:
+    """Measured against predicted errors of N candidates, a colour for each kind of data; the S chosen ones as rings."""
+    figure = new_figure(3.6, 4.8)
+    axis = figure.subplots()
+    kinds = np.asarray(kind)
+    for j, name in enumerate(dict.fromkeys(kinds.tolist())):
+        x, y = (np.asarray(values, float)[kinds == name] for values in (predicted, measured))
+        axis.plot(x, y, color=COLOURS[j % 7], lw=0, marker=".", ms=4, alpha=0.6, label=str(name))
+    x, y = np.asarray(chosen, float).T
+    axis.plot(x, y, lw=0, marker="o", ms=6, mfc="none", mec="black", label="suggested")
+    ends = [min(np.min(predicted), np.min(measured)), max(np.max(predicted), np.max(measured))]
+    axis.plot(ends, ends, color="#808080", lw=1, ls=":")
+    axis.set(xscale="log", yscale="log", xlabel="predicted error", ylabel="measured error")
+    axis.legend()
+    return figure
+
+
+@styled
 def rate_figure(
     size: Int[Array, " N"], error: Float[Array, "S N"], name: Sequence[str] | Array, xlabel: str, ylabel: str
 ) -> Figure:

@@ -56,28 +56,31 @@ class Fold:
     cross: Float[Tensor, "m n"]
 
 
-def split_folds(K: Float[Tensor, "n n"], count: int = 10, seed: int = 0) -> list[Fold]:
-    """The points in `count` random parts, each held out once: one eigh per part."""
+def split_folds(K: Float[Tensor, "n n"], count: int = 10, draws: int = 1) -> list[Fold]:
+    """The points in `count` random parts, each held out once, and that `draws` times over: one eigh per part."""
     n = K.shape[0]
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).to(K.device)
     folds = []
-    for held in order.chunk(min(count, n)):
-        known = torch.ones(n, dtype=torch.bool, device=K.device)
-        known[held] = False
-        others = known.nonzero()[:, 0]
-        folds.append(Fold(held, others, Spectrum.from_kernel(K[others][:, others]), K[held][:, others]))
+    for seed in range(draws):
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).to(K.device)
+        for held in order.chunk(min(count, n)):
+            known = torch.ones(n, dtype=torch.bool, device=K.device)
+            known[held] = False
+            others = known.nonzero()[:, 0]
+            folds.append(Fold(held, others, Spectrum.from_kernel(K[others][:, others]), K[held][:, others]))
     return folds
 
 
 def held_out_errors(
     folds: Sequence[Fold], y: Float[Tensor, "n C"], maps: Sequence[SpectralMap], steps: Sequence[float]
 ) -> Float[Tensor, "M T n"]:
-    """Squared error at every point, predicted from the folds it is not in, without training."""
-    errors = y.new_empty(len(maps), len(steps), len(y))
+    """Squared error at every point, predicted from the folds it is not in, without training: their mean over draws."""
+    errors = y.new_zeros(len(maps), len(steps), len(y))
+    times = y.new_zeros(len(y))
     for fold in folds:
         f = predict_descent(fold.spectrum, fold.cross, y[fold.others], maps, steps)
-        errors[:, :, fold.held] = (f - y[fold.held]).square().sum(-1)
-    return errors
+        errors[:, :, fold.held] += (f - y[fold.held]).square().sum(-1)
+        times[fold.held] += 1
+    return errors / times
 
 
 def closed_form_errors(

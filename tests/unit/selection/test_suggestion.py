@@ -31,16 +31,19 @@ FINE = torch.sin(60 * T)
 SMOOTH = torch.sin(3 * T)
 
 
+def speeds_apart(g: SpectralMap) -> float:
+    """How many times faster the first mode is learned than the 64th: 1 is flat."""
+    spectrum = Spectrum.from_kernel(K)
+    values = g(spectrum.eigenvalues) * spectrum.eigenvalues
+    return float(values[0] / values[63])
+
+
 def test_fine_detail_without_noise_is_flattened_and_a_noisy_target_less() -> None:
     clean = suggest_spectral_map(K, FINE, steps=10)
     drowned = suggest_spectral_map(K, noisy(SMOOTH, 1.0), steps=10)
-    assert isinstance(clean.spectral_map, (flatten, power))
-    rank = clean.spectral_map.rank
-    assert rank is not None
-    assert rank >= 64
+    assert speeds_apart(clean.spectral_map) < 1.01
     assert clean.best.predicted_error < 0.1 * clean.plain.predicted_error
-    weaker = drowned.spectral_map
-    assert isinstance(weaker, identity) or weaker.rank < rank  # type: ignore[attr-defined]
+    assert speeds_apart(drowned.spectral_map) > 5
 
 
 def test_more_noise_never_means_more_learning() -> None:
