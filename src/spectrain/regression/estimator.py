@@ -22,7 +22,7 @@ _ROWS = 2048
 
 
 class KernelRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """f(x) = k(x, X) (K + n ridge I)^-1 y, in float64: least squares in the kernel's space.
+    """f(x) = k(x, X) (K + n ridge I)^-1 y, in float64: least squares in the kernel's space (Saunders et al. 1998).
 
     kernel: any callable k(x1, x2) on tensors or arrays, a `ModifiedSpectrumKernel`, or None for exp(-|x - z|^2 / d).
     ridge: a number >= 0, in the units of the eigenvalues of K/n (scikit-learn's KernelRidge has alpha = n ridge); or

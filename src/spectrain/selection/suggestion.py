@@ -107,6 +107,8 @@ def suggest_spectral_map(
     diverge are left out, and a step counts for what it was worth there. More than max_points points are thinned at
     random, with a seed of their own. Deterministic.
 
+    Sources: the filter, Geifman et al. 2024 (arXiv 2307.14531); held-out folds, Stone 1974; resampling, Efron 1979.
+
     Raises InputError for fewer than 20 points, a y of another length or with numbers that are not finite, and noise < 0
     or steps < 1.
     """
