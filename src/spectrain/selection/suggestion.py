@@ -22,8 +22,6 @@ from spectrain.spectrum import Spectrum
 _RESAMPLES = 200
 # Predicted errors this close are one: fewer steps decide between them.
 _SAME = 0.005
-# Of few points the draw of the folds is most of the prediction's noise, and more draws cost little.
-_MOST_DRAWS, _POINTS_OF_DRAWS = 5, 1024
 
 
 @dataclass(frozen=True)
@@ -116,7 +114,7 @@ def suggest_spectral_map(
     spectrum = Spectrum.from_kernel(K)
     candidates = default_maps(len(K)) if maps is None else [identity(), *(g for g in maps if g != identity())]
     counts = default_steps(steps)
-    folds = split_folds(K, draws=min(_MOST_DRAWS, max(1, _POINTS_OF_DRAWS // len(K))))
+    folds = split_folds(K, draws=_draws(len(K)))
     diverging: list[SpectralMap] = []
     if pilot is not None:
         candidates, by_map, diverging = _paced(pilot, candidates, counts, folds, Y)
@@ -141,6 +139,11 @@ def suggest_spectral_map(
     plain = min((c for c in ranking if c.spectral_map == identity()), key=lambda c: c.predicted_error)
     estimate = _noise(spectrum, Y, ranking[0]) if noise is None else noise
     return Suggestion(ranking, reason(spectrum, Y, ranking, plain, estimate, diverging), estimate, plain)
+
+
+def _draws(n: int) -> int:
+    """Of few points the draw of the folds is most of the prediction's noise, and more draws cost little."""
+    return min(5, max(1, 1024 // n))
 
 
 def _choice(errors: Float[Tensor, "J n"], counts: Sequence[int]) -> int:
