@@ -68,7 +68,7 @@ class KernelRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return kernel
 
     def _gram(self) -> Float[Tensor, "n n"]:
-        return evaluate_by_rows(self._kernel(), self.X_fit_, self.X_fit_, _ROWS, torch.float64).cpu()
+        return evaluate_by_rows(self._kernel(), self.X_fit_, self.X_fit_, _ROWS, torch.float64, torch.device("cpu"))
 
     def _fit_path(self, K: Tensor, y: Tensor) -> Tensor:
         if self.ridge not in ("loo", "gcv"):

@@ -64,7 +64,7 @@ class ModifiedSpectrumKernel:
         F2 = F1 if x2 is None else self._projections(z2, x2)
         weighted = F1 * self._weights
         if self.tail == "keep":
-            K = evaluate_by_rows(self.kernel, z1, z2, self.block_size, F1.dtype).to(F1.device)
+            K = evaluate_by_rows(self.kernel, z1, z2, self.block_size, F1.dtype, F1.device)
             K.addmm_(weighted, F2.T)
         else:
             K = weighted @ F2.T
