@@ -151,6 +151,7 @@ CASES: dict[str, list[Case]] = {
         (["spectral_map=flatten", "spectral_map.rank=128"], ["spectral_map.rank=128", "spectrum.rank"]),
         (["spectral_map=bandpass", "spectral_map.hi=500"], ["spectral_map.hi=500"]),
         (["spectral_map=bandpass", "spectral_map.lo=64", "spectral_map.hi=8"], ["lo", "hi"]),
+        (["spectral_map=bandpass", "spectral_map.lo=1.5"], ["lo=1.5", "whole numbers"]),
         (["optimizer.lr=auto"], ["optimizer.lr=auto"]),
         (["optimizer=sgd", "spectrum.metric=optimizer"], ["spectrum.metric=optimizer"]),
         (["optimizer=adam", "spectrum.metric=optimizer", "spectrum.refresh=drift"], ["spectrum.refresh=drift"]),

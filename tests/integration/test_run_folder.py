@@ -18,6 +18,7 @@ SUMMARY = {
     *("psnr", "ssim", "mse", "loss", "best_psnr", "best_ssim", "best_mse"),
     *("steps", "seconds", "cpu_seconds", "refresh_seconds", "refreshes", "peak_memory_mib"),
     *("resolved_modes", "condition_before", "condition_after", "eigenvalue_ratio_1_64"),
+    *("effective_rank", "participation_ratio"),
     *("spectrain", "python", "git_commit", "version_torch", "version_pytorch-lightning", "version_torchmetrics"),
     *("version_hydra-core", "version_wandb", "version_numpy"),
 }
@@ -60,6 +61,7 @@ def test_the_summary_is_flat_and_complete(whole: tuple[Path, dict[str, Any]]) ->
     assert 0 < written["refresh_seconds"] < written["seconds"]
     assert written["gain_db"] == pytest.approx(written["psnr"] - written["baseline_psnr"])
     assert written["condition_after"] < written["condition_before"]
+    assert 1 <= written["participation_ratio"] <= written["effective_rank"] <= written["resolved_modes"]
     assert written["version_torch"] == torch.__version__
     assert len(written["git_commit"] or "0" * 40) == 40
 
@@ -84,6 +86,7 @@ def test_metrics_csv_has_a_row_per_step_and_the_refreshes(whole: tuple[Path, dic
     refreshes = [row for row in found if row["time/refresh_seconds"]]
     assert len(refreshes) == summary["refreshes"]
     assert float(refreshes[-1]["spectrum/condition_before"]) == pytest.approx(summary["condition_before"], rel=1e-5)
+    assert float(refreshes[-1]["spectrum/effective_rank"]) == pytest.approx(summary["effective_rank"], rel=1e-5)
     rates = [float(row["optimizer/lr"]) for row in found if row["optimizer/lr"]]
     assert rates == sorted(rates, reverse=True) and rates[0] > rates[-1]
 

@@ -141,6 +141,7 @@ def test_maps_compose() -> None:
         lambda: heat(0),
         lambda: sobolev(1.0, dimension=0),
         lambda: bandpass(2, 2),
+        lambda: bandpass(0.5, 2),
         lambda: bandpass(0, 9)(LAMBDA),
         lambda: bandpass(0, 2, leak=0),
         lambda: clip(identity(), 2, 1),

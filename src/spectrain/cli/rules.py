@@ -228,8 +228,8 @@ RULES: dict[str, Rule] = {
     "spectral_map.t": positive_float,
     "spectral_map.order": finite_float,
     "spectral_map.dimension": positive_int,
-    "spectral_map.lo": positive_int,
-    "spectral_map.hi": positive_int,
+    "spectral_map.lo": non_negative_float,  # bandpass counts modes, clip bounds ratios
+    "spectral_map.hi": positive_float,
     "spectral_map.leak": positive_float,
 }
 # What the evaluation program means by a key of the same name.

@@ -48,6 +48,7 @@ SECTIONS: dict[str, tuple[Panel, ...]] = {
         Panel("Energy of the residual per band of modes", ("^spectrum/band_",), logarithmic=True, kind="pattern"),
         Panel("Largest eigenvalue", ("spectrum/largest_eigenvalue",), logarithmic=True),
         Panel("Resolved modes", ("spectrum/resolved_modes",)),
+        Panel("Modes that carry the kernel", ("spectrum/effective_rank", "spectrum/participation_ratio")),
         Panel("Modes", ("spectrum/modes",), kind="table"),
     ),
     "Preconditioner": (

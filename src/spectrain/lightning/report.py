@@ -28,7 +28,7 @@ from spectrain.lightning.tracking import show, write_modes
 from spectrain.metrics import FieldMetrics, Quality
 from spectrain.preconditioners import AutoPreconditioner
 from spectrain.spectrum.decay_law import decay_law
-from spectrain.spectrum.measures import condition_number
+from spectrain.spectrum.measures import condition_number, effective_rank, participation_ratio
 from spectrain.spectrum.mode_table import mode_table
 
 ENOUGH_MODES = 8  # for an exponent p of lambda_i ~ i^-p
@@ -243,6 +243,8 @@ def _spectrum_summary(module: WideNetworkModule, callback: SpectrumCallback) -> 
         "resolved_modes": spectrum.resolved,
         "condition_before": condition_number(spectrum),
         "condition_after": condition_number(spectrum, S.effective_map) if S is not None else None,
+        "effective_rank": effective_rank(spectrum) if spectrum.resolved else None,
+        "participation_ratio": participation_ratio(spectrum) if spectrum.resolved else None,
         "eigenvalue_ratio_1_64": float(eigenvalues[0] / eigenvalues[63]) if len(eigenvalues) >= 64 else None,
         "eigenvalue_decay": decay_law(spectrum).exponent if spectrum.resolved >= ENOUGH_MODES else None,
     }

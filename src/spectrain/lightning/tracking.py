@@ -22,7 +22,7 @@ from torch import Tensor
 from spectrain.lightning.tracker import Tracker
 from spectrain.lightning.wandb_run import WandbRun
 from spectrain.spectrum import Spectrum
-from spectrain.spectrum.measures import condition_number
+from spectrain.spectrum.measures import condition_number, effective_rank, participation_ratio
 
 BINS = 32
 
@@ -45,7 +45,7 @@ def trackers(loggers: Iterable[Logger]) -> list[Tracker]:
 def log_spectrum(
     trainer: pl.Trainer, spectrum: Spectrum, spectral_map: Callable[[Tensor], Tensor] | None, more: Mapping[str, float]
 ) -> None:
-    """Condition numbers, the largest eigenvalue, the resolved modes and `more`; histograms of both spectra.
+    """Condition numbers, effective rank, the largest eigenvalue, the resolved modes and `more`; both histograms.
 
     The histograms are of log10: eigenvalues span decades. Without a map there is no spectrum after it.
     """
@@ -54,6 +54,9 @@ def log_spectrum(
     if spectral_map is not None:
         values["spectrum/condition_after"] = condition_number(spectrum, spectral_map)
         logs["spectrum/log10_mapped_eigenvalues"] = _log10(spectrum.eigenvalues * spectrum.ratio(spectral_map))
+    if spectrum.resolved:
+        values["spectrum/effective_rank"] = effective_rank(spectrum)
+        values["spectrum/participation_ratio"] = participation_ratio(spectrum)
     values["spectrum/largest_eigenvalue"] = float(spectrum.eigenvalues[0])
     values["spectrum/resolved_modes"] = float(spectrum.resolved)
     log_scalars(trainer, {**values, **more})

@@ -21,6 +21,7 @@ from spectrain.plots.theory import (
     decay_figure,
     learning_steps_figure,
     maps_figure,
+    prediction_figure,
     rate_figure,
     strength_figure,
 )
@@ -42,6 +43,7 @@ __all__ = [
     "maps_figure",
     "parts_figure",
     "pictures_figure",
+    "prediction_figure",
     "profile_figure",
     "psnr_figure",
     "quality_figure",

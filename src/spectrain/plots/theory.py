@@ -45,15 +45,41 @@ def decay_figure(
 ) -> Figure:
     """What is left in each of F modes or frequencies over the steps: theory as lines, training as dots; P panels."""
     steps = np.asarray(step)
-    figure = new_figure(2.9)
-    axes = figure.subplots(1, len(title), sharey=True, squeeze=False)[0]
+    across = len(title) if len(title) % 2 else 2
+    down = len(title) // across
+    figure = new_figure(2.9 * down)
+    axes = figure.subplots(down, across, sharey=True, squeeze=False).flatten()
     for axis, lines, dots, heading in zip(axes, np.asarray(predicted), np.asarray(measured), title, strict=True):
         for j, label in enumerate(name):
             axis.plot(steps, lines[:, j], color=COLOURS[j], label=str(label))
             axis.plot(steps, dots[:, j], color=COLOURS[j], lw=0, marker="o", ms=3)
         axis.set(xscale="symlog", yscale="log", xlabel="steps", title=str(heading), ylim=(1e-4, 2))
-    axes[0].set_ylabel("share of the energy left")
+    for axis in axes[::across]:
+        axis.set_ylabel("share of the energy left")
     figure.legend(*axes[0].get_legend_handles_labels(), loc="outside right center")
+    return figure
+
+
+@styled
+def prediction_figure(
+    predicted: Float[Array, " N"],
+    measured: Float[Array, " N"],
+    kind: Sequence[str] | Array,
+    chosen: Float[Array, "S 2"],
+) -> Figure:
+    """Measured against predicted errors of N candidates, a colour for each kind of data; the S chosen ones as rings."""
+    figure = new_figure(3.6, 4.8)
+    axis = figure.subplots()
+    kinds = np.asarray(kind)
+    for j, name in enumerate(dict.fromkeys(kinds.tolist())):
+        x, y = (np.asarray(values, float)[kinds == name] for values in (predicted, measured))
+        axis.plot(x, y, color=COLOURS[j % 7], lw=0, marker=".", ms=4, alpha=0.6, label=str(name))
+    x, y = np.asarray(chosen, float).T
+    axis.plot(x, y, lw=0, marker="o", ms=6, mfc="none", mec="black", label="suggested")
+    ends = [min(np.min(predicted), np.min(measured)), max(np.max(predicted), np.max(measured))]
+    axis.plot(ends, ends, color="#808080", lw=1, ls=":")
+    axis.set(xscale="log", yscale="log", xlabel="predicted error", ylabel="measured error")
+    axis.legend()
     return figure
 
 

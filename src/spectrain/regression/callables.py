@@ -37,6 +37,28 @@ def evaluate(kernel: Kernel, x1: Any, x2: Any) -> Float[Tensor, "n1 n2"]:
     return K if K.is_floating_point() else K.double()
 
 
+def evaluate_by_rows(
+    kernel: Kernel,
+    x1: Any,
+    x2: Any,
+    block_size: int,
+    dtype: torch.dtype | None = None,
+    device: torch.device | None = None,
+) -> Float[Tensor, "n1 n2"]:
+    """kernel(x1, x2) from blocks of rows: the matrix exists once, beside what the kernel needs for one block.
+
+    dtype, device: of the matrix; None: the kernel's own.
+    """
+    n = length(x1)
+    first = evaluate(kernel, rows(x1, 0, block_size), x2)
+    K = first.new_empty(n, length(x2), dtype=dtype, device=device)
+    K[:block_size] = first
+    del first  # or there would be two blocks at once
+    for start in range(block_size, n, block_size):
+        K[start : start + block_size] = evaluate(kernel, rows(x1, start, start + block_size), x2)
+    return K
+
+
 def length(x: Any) -> int:
     """Number of points in a tensor, an array, or a tuple or dict of them."""
     if isinstance(x, dict):

@@ -14,7 +14,7 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from torch import Tensor
 
 from spectrain.errors import InputError
-from spectrain.regression.callables import Kernel, evaluate, rbf
+from spectrain.regression.callables import Kernel, evaluate, evaluate_by_rows, rbf
 from spectrain.regression.ridge_path import RidgePath, ridge_path
 from spectrain.spectrum import Spectrum
 
@@ -22,7 +22,7 @@ _ROWS = 2048
 
 
 class KernelRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc]
-    """f(x) = k(x, X) (K + n ridge I)^-1 y, in float64: least squares in the kernel's space.
+    """f(x) = k(x, X) (K + n ridge I)^-1 y, in float64: least squares in the kernel's space (Saunders et al. 1998).
 
     kernel: any callable k(x1, x2) on tensors or arrays, a `ModifiedSpectrumKernel`, or None for exp(-|x - z|^2 / d).
     ridge: a number >= 0, in the units of the eigenvalues of K/n (scikit-learn's KernelRidge has alpha = n ridge); or
@@ -68,12 +68,7 @@ class KernelRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc]
         return kernel
 
     def _gram(self) -> Float[Tensor, "n n"]:
-        """K in float64, filled by blocks of rows so that it exists once."""
-        x = self.X_fit_
-        K = torch.empty(len(x), len(x), dtype=torch.float64)
-        for start in range(0, len(x), _ROWS):
-            K[start : start + _ROWS] = evaluate(self._kernel(), x[start : start + _ROWS], x)
-        return K
+        return evaluate_by_rows(self._kernel(), self.X_fit_, self.X_fit_, _ROWS, torch.float64, torch.device("cpu"))
 
     def _fit_path(self, K: Tensor, y: Tensor) -> Tensor:
         if self.ridge not in ("loo", "gcv"):

@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from spectrain.errors import InputError
-from spectrain.regression.callables import Kernel, evaluate, length, rows
+from spectrain.regression.callables import Kernel, evaluate, evaluate_by_rows, length, rows
 from spectrain.spectrum import Spectrum
 
 
@@ -26,9 +26,10 @@ class ModifiedSpectrumKernel:
     minus its projection on the known modes is. Take "drop" when g should vanish beyond the known modes (heat,
     lambda^1.5). Both equal n sum_i g_i v_i v_i^T (+ the rest) on X, and both converge to k_g as n grows.
 
-    kernel is any callable k(x1, x2): this library's, scikit-learn's, GPyTorch's. rank=None takes all n modes (dense
-    eigh, 9 n^3 flops); with a rank the top ones alone. `spectrum` holds the eigenpairs. Inputs given as NumPy
-    arrays give a NumPy matrix. Raises InputError for a map, kernel or rank that cannot be used.
+    kernel is any callable k(x1, x2): this library's, scikit-learn's, GPyTorch's; it is asked for block_size rows at a
+    time, and a matrix exists once. rank=None takes all n modes (dense eigh: 9 n^3 flops, and its own copies); with a
+    rank below n/6 the top ones alone, without a copy. `spectrum` holds the eigenpairs. Inputs given as NumPy arrays
+    give a NumPy matrix. Raises InputError for a map, kernel or rank that cannot be used.
 
     Source: Geifman et al. 2024 (arXiv 2307.14531), section 4.
     """
@@ -46,7 +47,7 @@ class ModifiedSpectrumKernel:
         if tail not in ("keep", "drop"):
             raise InputError(f"tail={tail!r} is not known; it must be 'keep' or 'drop'.")
         self.kernel, self.x, self.g, self.tail, self.block_size = kernel, x, g, tail, block_size
-        self.spectrum = Spectrum.from_kernel(evaluate(kernel, x, x), rank)
+        self.spectrum = Spectrum.from_kernel(evaluate_by_rows(kernel, x, x, block_size), rank)
         r = self.spectrum.resolved
         if r == 0:
             raise InputError("The kernel has no mode above its noise floor on these points: it cannot be modified.")
@@ -61,8 +62,12 @@ class ModifiedSpectrumKernel:
         z2 = z1 if x2 is None else self._like_sample(x2)
         F1 = self._projections(z1, x1)
         F2 = F1 if x2 is None else self._projections(z2, x2)
-        low_rank = (F1 * self._weights) @ F2.T
-        K = evaluate(self.kernel, z1, z2).to(low_rank.dtype).add_(low_rank) if self.tail == "keep" else low_rank
+        weighted = F1 * self._weights
+        if self.tail == "keep":
+            K = evaluate_by_rows(self.kernel, z1, z2, self.block_size, F1.dtype, F1.device)
+            K.addmm_(weighted, F2.T)
+        else:
+            K = weighted @ F2.T
         return K if isinstance(x1, (Tensor, tuple, dict)) else K.cpu().numpy()
 
     def eigenfunctions(self, x: Any) -> Float[Tensor, "n1 r"]:

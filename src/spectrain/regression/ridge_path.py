@@ -18,7 +18,7 @@ from spectrain.spectrum import Spectrum
 class RidgePath:
     """For each ridge rho: H = K/n (K/n + rho I)^-1 and r = (I - H) y, means over points, sums over outputs.
 
-    loo [p]: mean_i |r_i / (1 - H_ii)|^2, the exact leave-one-out error (n rho is held fixed).
+    loo [p]: mean_i |r_i / (1 - H_ii)|^2, the exact leave-one-out error, n rho held fixed (Allen 1974).
     gcv [p]: n |r|^2 / (n - tr H)^2 (Golub, Heath and Wahba 1979).
     train [p]: |r|^2 / n.  effective_dimension [p]: tr H.
     """

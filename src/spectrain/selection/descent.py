@@ -15,7 +15,10 @@ from spectrain.spectrum import Spectrum
 
 
 def filters(eigenvalues: Float[Tensor, "k"], ratio: Float[Tensor, "k"], steps: Sequence[float]) -> Float[Tensor, "T k"]:
-    """f_i = 1 - (1 - g_i / g_max)^t: the share of mode i that t steps of the largest safe size 1/g_max have learned."""
+    """f_i = 1 - (1 - g_i / g_max)^t: the share of mode i that t steps of size 1/g_max have learned.
+
+    Half of the largest stable step size. Source: early stopping as a spectral filter, Yao, Rosasco and Caponnetto 2007.
+    """
     g = eigenvalues * ratio
     # Below one in the last place, or the slowest rounding of log1p would be minus infinity times zero steps.
     rate = torch.log1p(-(g / g.max()).clamp(max=1 - 1e-16))
@@ -33,6 +36,7 @@ def predict_descent(
 
     This is exact for squared loss and a fixed kernel: w <- w - eta J^T S r from f_0 = 0 with the output's bias at
     mean y. Unresolved modes are left out: nothing can be said about them.
+    Source: Geifman et al. 2024 (arXiv 2307.14531).
     """
     r = spectrum.resolved
     eigenvalues, V = spectrum.eigenvalues[:r], spectrum.eigenvectors[:, :r]
@@ -56,34 +60,42 @@ class Fold:
     cross: Float[Tensor, "m n"]
 
 
-def split_folds(K: Float[Tensor, "n n"], count: int = 10, seed: int = 0) -> list[Fold]:
-    """The points in `count` random parts, each held out once: one eigh per part."""
+def split_folds(K: Float[Tensor, "n n"], count: int = 10, draws: int = 1) -> list[Fold]:
+    """The points in `count` random parts, each held out once, and that `draws` times over: one eigh per part."""
     n = K.shape[0]
-    order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).to(K.device)
     folds = []
-    for held in order.chunk(min(count, n)):
-        known = torch.ones(n, dtype=torch.bool, device=K.device)
-        known[held] = False
-        others = known.nonzero()[:, 0]
-        folds.append(Fold(held, others, Spectrum.from_kernel(K[others][:, others]), K[held][:, others]))
+    for seed in range(draws):
+        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).to(K.device)
+        for held in order.chunk(min(count, n)):
+            known = torch.ones(n, dtype=torch.bool, device=K.device)
+            known[held] = False
+            others = known.nonzero()[:, 0]
+            folds.append(Fold(held, others, Spectrum.from_kernel(K[others][:, others]), K[held][:, others]))
     return folds
 
 
 def held_out_errors(
     folds: Sequence[Fold], y: Float[Tensor, "n C"], maps: Sequence[SpectralMap], steps: Sequence[float]
 ) -> Float[Tensor, "M T n"]:
-    """Squared error at every point, predicted from the folds it is not in, without training."""
-    errors = y.new_empty(len(maps), len(steps), len(y))
+    """Squared error at every point, predicted from the folds it is not in, without training: their mean over draws."""
+    errors = y.new_zeros(len(maps), len(steps), len(y))
+    times = y.new_zeros(len(y))
     for fold in folds:
         f = predict_descent(fold.spectrum, fold.cross, y[fold.others], maps, steps)
-        errors[:, :, fold.held] = (f - y[fold.held]).square().sum(-1)
-    return errors
+        errors[:, :, fold.held] += (f - y[fold.held]).square().sum(-1)
+        times[fold.held] += 1
+    return errors / times
 
 
 def closed_form_errors(
     spectrum: Spectrum, y: Float[Tensor, "n C"], maps: Sequence[SpectralMap], steps: Sequence[int]
 ) -> tuple[Float[Tensor, "M T"], Float[Tensor, "M T"]]:
-    """(leave-one-out, GCV) of the filter as a linear smoother H = V diag(f) V^T: mean |r_i/(1 - H_ii)|^2, and its mean.
+    """(leave-one-out, GCV) of the filter as a linear smoother H = V diag(f) V^T.
+
+        leave-one-out = (1/n) sum_i |r_i / (1 - H_ii)|^2,    GCV = (1/n) |r|^2 / (1 - tr H / n)^2,    r = (I - H) y
+
+    For ridge regression GCV is also what `eigenlearning` says of data: E_test = (kappa/ridge)^2 E_train, and
+    ridge/kappa = 1 - sum_i L_i / n, where tr H estimates sum_i L_i. Sources: Allen 1974; Golub, Heath and Wahba 1979.
 
     Cheap (one eigendecomposition), but an approximation that only ridge-like filters make exact: 1 - f falls
     exponentially with lambda, so that late in training the few slowest modes decide alone. `held_out_errors` has no

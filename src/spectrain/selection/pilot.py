@@ -32,7 +32,7 @@ class Pilot:
 
     @property
     def stable(self) -> bool:
-        """Gradient descent with step size eta converges while eta lambda_max < 2."""
+        """Gradient descent with step size eta converges while eta lambda_max < 2 (Cohen et al. 2021, 2103.00065)."""
         return self.growth < 2 and self.pace > 0
 
 

@@ -87,9 +87,11 @@ class bandpass(SpectralMap):  # noqa: N801
     bias: ClassVar[str] = "Learns one band of scales and almost nothing else."
 
     def __post_init__(self) -> None:
-        if not (0 <= self.lo < self.hi and 0 < self.leak < 1):
+        whole = isinstance(self.lo, int) and isinstance(self.hi, int)
+        if not (whole and 0 <= self.lo < self.hi and 0 < self.leak < 1):
             raise InputError(
-                f"bandpass(lo={self.lo}, hi={self.hi}, leak={self.leak}): it needs 0 <= lo < hi and 0 < leak < 1."
+                f"bandpass(lo={self.lo}, hi={self.hi}, leak={self.leak}): it needs whole numbers 0 <= lo < hi and "
+                "0 < leak < 1."
             )
 
     def __call__(self, eigenvalues: Float[Tensor, "k"]) -> Float[Tensor, "k"]:

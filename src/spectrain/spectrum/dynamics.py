@@ -28,6 +28,7 @@ def decay(
 
     For minibatches drawn at random it is the mean over draws, E r_t: the noise around it is not predicted. Raises
     InputError for a negative number of steps, a step size that is not positive, or momentum outside [0, 1).
+    Source: Geifman et al. 2024 (arXiv 2307.14531); the heavy ball is Polyak's (1964).
     """
     _check(step_size, momentum)
     if any(t < 0 for t in steps):
@@ -72,7 +73,7 @@ def steps_to_tolerance(
     """Steps until the residual of each mode is `tolerance` times what it was; inf where it never is.
 
     ceil(log tolerance / log |1 - eta g_i|); with momentum beta the rate is the larger root of
-    z^2 - (1 + beta - eta g) z + beta.
+    z^2 - (1 + beta - eta g) z + beta (Polyak 1964).
     """
     _check(step_size, momentum)
     if not 0 < tolerance < 1:

@@ -36,7 +36,8 @@ def energy_per_frequency(
 def energy_per_radius(residual: Float[Tensor, "n *C"], grid_shape: tuple[int, int]) -> Float[Tensor, "F"]:
     """Energy of an image's residual in rings of frequency: ring j holds |(kappa_row, kappa_column)| in [j, j + 1).
 
-    Cosine modes in both directions (an image is not periodic), in half periods over the image; points in C order.
+    Cosine modes in both directions (an image is not periodic; Ahmed, Natarajan and Rao 1974), in half periods over the
+    image; points in C order.
     Raises InputError when the residual does not have H W rows.
     """
     H, W = grid_shape

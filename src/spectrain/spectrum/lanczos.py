@@ -93,8 +93,9 @@ def _function_of(alpha: Tensor, beta: Tensor, f: Callable[[Tensor], Tensor]) -> 
 def lanczos_top_k(A: Matrix, rank: int, steps: int | None = None) -> Eigenpairs:
     """Top `rank` eigenpairs from s Lanczos steps (default 3 rank + 20) with a seeded random start.
 
-    Residual norms are beta_s |y_s|, exact in exact arithmetic. One start sees one vector of a repeated eigenvalue: take
-    the block solver for spectra with multiplicities, such as those of symmetric data.
+    Residual norms are beta_s |y_s|, exact in exact arithmetic (Lanczos 1950; Parlett 1980, chapter 13). One start sees
+    one vector of a repeated eigenvalue: take the block solver for spectra with multiplicities, such as those of
+    symmetric data.
     """
     n = A.shape[0]
     steps = min(n, 3 * rank + 20 if steps is None else steps)

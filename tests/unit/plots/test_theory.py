@@ -9,6 +9,7 @@ from spectrain.plots import (
     decay_figure,
     learning_steps_figure,
     maps_figure,
+    prediction_figure,
     rate_figure,
     ring_names,
     strength_figure,
@@ -38,6 +39,25 @@ def test_theory_is_a_line_and_training_are_dots() -> None:
     assert lines[1].get_ydata().tolist() == pytest.approx([0.9, 0.45])
     assert figure.axes[0].get_title() == "one panel"
     assert labels(figure) == ["slow", "fast"]
+
+
+def test_four_panels_stand_in_two_rows() -> None:
+    predicted = np.full((4, 2, 1), 0.5)
+    figure = decay_figure(np.array([1, 10]), predicted, predicted, ["slow"], ["a", "b", "c", "d"])
+    assert [axis.get_title() for axis in figure.axes] == ["a", "b", "c", "d"]
+    assert [axis.get_subplotspec().rowspan.start for axis in figure.axes] == [0, 0, 1, 1]
+    assert [bool(axis.get_ylabel()) for axis in figure.axes] == [True, False, True, False]
+
+
+def test_kinds_have_colours_and_suggestions_rings() -> None:
+    values = np.array([0.1, 0.2, 0.4])
+    figure = prediction_figure(values, 2 * values, ["tables", "images", "tables"], np.array([[0.1, 0.2]]))
+    tables, images, rings, diagonal = (line.get_xydata().tolist() for line in figure.axes[0].lines)
+    assert tables == [[0.1, 0.2], [0.4, 0.8]]
+    assert images == [[0.2, 0.4]]
+    assert rings == [[0.1, 0.2]]
+    assert diagonal == [[0.1, 0.1], [0.8, 0.8]]
+    assert labels(figure) == ["tables", "images", "suggested"]
 
 
 def test_the_exponent_in_the_legend_is_that_of_the_numbers() -> None:

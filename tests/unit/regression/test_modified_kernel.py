@@ -190,6 +190,28 @@ def test_takes_scikit_learn_kernels_lazy_ones_and_arrays() -> None:
     torch.testing.assert_close(named, expected)
 
 
+def test_the_kernel_is_never_asked_for_more_than_a_block_of_rows() -> None:
+    asked = []
+
+    def recorded(x1: Tensor, x2: Tensor) -> Tensor:
+        asked.append(len(x1))
+        return on_sphere(x1, x2)
+
+    x, z = sphere_points(40, 0), sphere_points(30, 1)
+    K = ModifiedSpectrumKernel(recorded, x, flatten(9), block_size=7)(z)
+    torch.testing.assert_close(K, ModifiedSpectrumKernel(on_sphere, x, flatten(9))(z))
+    assert max(asked) == 7
+
+
+def test_takes_a_gpytorch_kernel() -> None:
+    gpytorch = pytest.importorskip("gpytorch")
+    kernel = gpytorch.kernels.RBFKernel().double()
+    kernel.lengthscale = (3 / 2) ** 0.5
+    x, z = sphere_points(40, 0), sphere_points(10, 1)
+    expected = ModifiedSpectrumKernel(rbf, x, flatten(5))(z)
+    torch.testing.assert_close(ModifiedSpectrumKernel(kernel, x, flatten(5))(z), expected)
+
+
 def test_bad_kernels_are_refused() -> None:
     x = sphere_points(10, 0)
     with pytest.raises(InputError, match="shape"):

@@ -68,6 +68,14 @@ def test_held_out_errors_are_those_of_training_without_the_fold() -> None:
     torch.testing.assert_close(errors[1, 1, held], (f - Y[held]).square().sum(1), rtol=1e-6, atol=1e-8)
 
 
+def test_several_draws_of_the_folds_are_averaged() -> None:
+    both = split_folds(K, 4, draws=2)
+    first, second = (held_out_errors(part, Y, MAPS, [3]) for part in (both[:4], both[4:]))
+    assert not first.allclose(second)
+    torch.testing.assert_close(held_out_errors(both, Y, MAPS, [3]), (first + second) / 2)
+    torch.testing.assert_close(held_out_errors(split_folds(K, 4), Y, MAPS, [3]), first)
+
+
 def test_closed_forms_are_those_of_a_linear_smoother() -> None:
     s = Spectrum.from_kernel(K)
     loo, gcv = closed_form_errors(s, Y, MAPS, [3])

@@ -7,13 +7,20 @@ import torch
 from torch import Tensor
 
 from spectrain.errors import InputError
-from spectrain.selection import Pilot, Suggestion, suggest_spectral_map
-from spectrain.selection.descent import predict_descent
+from spectrain.selection import Pilot, Suggestion, suggest_spectral_map, suggestion
+from spectrain.selection.descent import held_out_errors, predict_descent, split_folds
 from spectrain.selection.words import energy_range
 from spectrain.spectral_maps import SpectralMap, flatten, identity, power, ridge
 from spectrain.spectrum import Spectrum
 
 T = torch.linspace(-1, 1, 240, dtype=torch.float64)
+
+
+@pytest.fixture(autouse=True)
+def one_draw(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four draws of the folds would take four times as long; test_descent.py holds what several do."""
+    if "draws" not in request.node.name:
+        monkeypatch.setattr(suggestion, "_draws", lambda n: 1)
 
 
 def laplace(x: Tensor, z: Tensor) -> Tensor:
@@ -31,16 +38,19 @@ FINE = torch.sin(60 * T)
 SMOOTH = torch.sin(3 * T)
 
 
+def speeds_apart(g: SpectralMap) -> float:
+    """How many times faster the first mode is learned than the 64th: 1 is flat."""
+    spectrum = Spectrum.from_kernel(K)
+    values = g(spectrum.eigenvalues) * spectrum.eigenvalues
+    return float(values[0] / values[63])
+
+
 def test_fine_detail_without_noise_is_flattened_and_a_noisy_target_less() -> None:
     clean = suggest_spectral_map(K, FINE, steps=10)
     drowned = suggest_spectral_map(K, noisy(SMOOTH, 1.0), steps=10)
-    assert isinstance(clean.spectral_map, (flatten, power))
-    rank = clean.spectral_map.rank
-    assert rank is not None
-    assert rank >= 64
+    assert speeds_apart(clean.spectral_map) < 1.01
     assert clean.best.predicted_error < 0.1 * clean.plain.predicted_error
-    weaker = drowned.spectral_map
-    assert isinstance(weaker, identity) or weaker.rank < rank  # type: ignore[attr-defined]
+    assert speeds_apart(drowned.spectral_map) > 5
 
 
 def test_more_noise_never_means_more_learning() -> None:
@@ -141,6 +151,15 @@ def test_a_step_counts_for_what_it_was_worth_in_the_pilot() -> None:
 
     for steps in (1, 3, 10):
         assert errors(slow, 10 * steps) == pytest.approx(errors(fast, steps))
+
+
+def test_fewer_points_get_more_draws_of_the_folds() -> None:
+    assert [suggestion._draws(n) for n in (20, 204, 240, 512, 513, 5000)] == [5, 5, 4, 2, 1, 1]
+    few = suggest_spectral_map(K[::4, ::4], noisy(FINE, 0.3)[::4], steps=10, maps=[flatten(4)])
+    folds = split_folds(K[::4, ::4], draws=5)
+    errors = held_out_errors(folds, noisy(FINE, 0.3)[::4, None], [flatten(4)], [10])
+    found = {c.steps: c.predicted_error for c in few.ranking if c.spectral_map == flatten(4)}
+    assert found[10] == pytest.approx(float(errors.mean()))
 
 
 def test_noise_alone_is_left_to_the_kernel_as_it_is() -> None:
