@@ -3,7 +3,8 @@
 from spectrain.pde.domains import Domain, box, disk, l_shape, sampled, time_slab
 from spectrain.pde.equation import Condition, Equation
 from spectrain.pde.fields import Field, grad_u, laplace_u, second_u, u
-from spectrain.pde.problem import Points, Problem, Residuals
+from spectrain.pde.problem import Problem
+from spectrain.pde.residuals import Points, Residuals
 from spectrain.pde.wrappers import HardConditions, Solution
 
 __all__ = [
