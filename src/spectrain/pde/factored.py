@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from spectrain.kernels import rank_rows
@@ -32,7 +32,7 @@ class RowBlock:
     r: Float[Tensor, " rows"]
     factors: Mapping[str, Factor]
 
-    def rows(self, rows: slice) -> "RowBlock":
+    def rows(self, rows: slice | Tensor) -> "RowBlock":
         """Some of the residuals."""
         return RowBlock(self.r[rows], {name: factor.rows(rows) for name, factor in self.factors.items()})
 
@@ -72,6 +72,21 @@ class FactoredLinearization(Linearization):
         block = K[self._rows[i], self._rows[j]][rows, columns]
         for name in left.keys() & right.keys():
             add_gram(block, Pair(left[name], right[name], i == j and rows == columns, _WORKSPACE), 1)
+
+    def columns(self, index: Int[Tensor, " m"]) -> Float[Tensor, "n m"]:
+        """``K[:, index]``, index in rising order."""
+        K = self.r.new_zeros(len(self.r), len(index))
+        edges = torch.tensor([rows.stop for rows in self._rows], device=index.device)
+        parts = torch.tensor_split(index, torch.searchsorted(index, edges).cpu())
+        start = 0
+        for rows, right, part in zip(self._rows, self._blocks, parts, strict=False):
+            chosen = right.rows(part - rows.start).factors
+            for others, left in zip(self._rows, self._blocks, strict=True):
+                block = K[others, start : start + len(part)]
+                for name in chosen.keys() & left.factors.keys():
+                    add_gram(block, Pair(left.factors[name], chosen[name], False, _WORKSPACE), 1)
+            start += len(part)
+        return K
 
     def _mine(self, count: int) -> slice:
         return ranks.columns_of_ranks(count, self._shared)[ranks.my_rank(self._shared)]
