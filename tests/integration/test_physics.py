@@ -114,7 +114,6 @@ REFUSED = {
     "data.points": ("data.points=0",),
     "Set it to 1": ("data.adaptive=true", "data.resample_every_n_steps=3"),
     "such as {boundary:10}, or trace": ("data.weights=kernel",),
-    "trainer.devices=1": ("trainer.devices=2",),
     "optimizer.mu": ("optimizer.mu=0",),
     "solution sines or cosines": ("+data.equation.solution=waves",),
 }
