@@ -1,7 +1,7 @@
 """Differential equations: domains, residuals, and networks that solve them."""
 
 from spectrain.pde.domains import Domain, box, disk, l_shape, sampled, time_slab
-from spectrain.pde.equation import Condition, Equation
+from spectrain.pde.equation import Condition, Equation, Hard
 from spectrain.pde.fields import Field, grad_u, laplace_u, second_u, u
 from spectrain.pde.problem import Problem
 from spectrain.pde.residuals import Points, Residuals
@@ -12,6 +12,7 @@ __all__ = [
     "Domain",
     "Equation",
     "Field",
+    "Hard",
     "HardConditions",
     "Points",
     "Problem",

@@ -20,7 +20,7 @@ from spectrain.pde.fields import Field, Inquiry, JetField, PointField
 from spectrain.pde.jets import Channels, Jet, NoJetError
 from spectrain.pde.recorded import record
 from spectrain.pde.residuals import Points, Residuals, check_residual
-from spectrain.pde.wrappers import COEFFICIENTS, Solution
+from spectrain.pde.wrappers import COEFFICIENTS, HardConditions, Solution
 
 # Second derivatives of these are zero almost everywhere: a Laplacian cannot train through them.
 _KINKED = (
@@ -40,9 +40,9 @@ class Problem:
             loss = optimizer.step(problem.residuals(problem.draw(generator)))
 
     `points`: collocation points inside; `boundary_points`: on each other condition with a sampler. `weights`: of
-    conditions by name, in place of the equation's own. `by_jets` says whether derivatives come forward through the
-    network (any with linear layers, tanh, sine, gelu, ...) or from torch.func, the slower way for all others; `why_not`
-    then says why.
+    conditions by name, in place of the equation's own. `hard`: the network is made to fulfil one condition by itself,
+    as the equation says. `by_jets` says whether derivatives come forward through the network (any with linear layers,
+    tanh, sine, gelu, ...) or from torch.func, the slower way for all others; `why_not` then says why.
 
     Raises:
         InputError: naming the equation: no points, weights that are not above 0, residuals of a wrong shape or that are
@@ -57,12 +57,15 @@ class Problem:
         points: int = 900,
         boundary_points: int = 120,
         weights: Mapping[str, float] | None = None,
+        hard: bool = False,
     ) -> None:
         self.equation = equation
         self.network = network
-        if equation.coefficients and not hasattr(network, COEFFICIENTS):
-            self.network = Solution(network, equation.coefficients)
         self.conditions = {condition.name: condition for condition in equation.all_conditions()}
+        if hard:
+            self._make_hard()
+        if equation.coefficients and not hasattr(network, COEFFICIENTS):
+            self.network = Solution(self.network, equation.coefficients)
         self._counts = {name: points if name == "interior" else boundary_points for name in self.conditions}
         self.weights = self._checked_weights(weights or {})
         if not self.parameters():
@@ -124,6 +127,17 @@ class Problem:
     def coefficients(self) -> dict[str, Tensor]:
         """The equation's unknown numbers, by name."""
         return dict(getattr(self.network, COEFFICIENTS, {}))
+
+    def _make_hard(self) -> None:
+        """The network inside one that fulfils a condition by itself, and the others left to be trained for."""
+        known = self.equation.hard()
+        if known is None:
+            raise InputError(
+                f"{self.equation.name} does not say how a network fulfils its conditions by itself (data.hard=true); "
+                "leave it out, or give the equation a method hard()."
+            )
+        self.network = HardConditions(self.network, known.bubble, known.lift)
+        del self.conditions[known.condition]
 
     def _draw(self, name: str, count: int, generator: torch.Generator) -> Points:
         condition, what = self.conditions[name], f"{self.equation.name}, {name}"
