@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from processes import run_ranks
+from spectrain.kernels import rank_rows
+from spectrain.preconditioners import ranks
 
 from .steps_for_shared import SIZES, make, residuals, steps
 
@@ -19,7 +21,8 @@ dist.destroy_process_group()
 """
 
 
-@pytest.mark.parametrize("world", [2, pytest.param(3, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("world", [2, 3])
 def test_ranks_take_the_steps_of_one_process(tmp_path: Path, world: int) -> None:
     results = run_ranks(WORKER, world, tmp_path, Path(__file__).parent)
     lin = residuals(make(*SIZES[0]), 0, shared=False).linearize()
@@ -32,6 +35,25 @@ def test_ranks_take_the_steps_of_one_process(tmp_path: Path, world: int) -> None
             found = result["weights"][place]
             assert float((found - expected).norm() / expected.norm()) < 1e-8
             assert torch.equal(found, results[0]["weights"][place])
+
+
+@pytest.mark.parametrize("world", [2, 3])
+def test_the_parts_of_the_ranks_add_up(world: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without processes: every entry on and above the diagonal is computed by one rank."""
+    whole = residuals(make(*SIZES[0]), 0, shared=False).linearize()
+    K, A = whole.gram(), whole.normal()
+    lin = residuals(make(*SIZES[0]), 0, shared=True).linearize()
+    parts: list[torch.Tensor] = []
+    monkeypatch.setattr(ranks, "columns_of_ranks", lambda n, _: [rank_rows(n, r, world) for r in range(world)])
+    monkeypatch.setattr(ranks, "total", lambda values, _: parts.append(values.clone()) or values)
+    for rank in range(world):
+        monkeypatch.setattr(ranks, "my_rank", lambda _, rank=rank: rank)
+        lin.gram()
+        lin.normal()
+    torch.testing.assert_close(torch.stack(parts[::2]).sum(0).triu(), K.triu(), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(torch.stack(parts[1::2]).sum(0), A, rtol=1e-12, atol=1e-14)
+    work = [float((part.triu() != 0).sum()) for part in parts[::2]]
+    assert max(work) < 1.2 * min(work)
 
 
 def test_shares_of_the_points_add_up_to_the_loss() -> None:
