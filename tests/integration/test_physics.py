@@ -112,9 +112,9 @@ REFUSED = {
     "no condition 'edge'": ("+data.weights.edge=1",),
     "data.weights={'boundary': 0} cannot be used": ("+data.weights.boundary=0",),
     "data.points": ("data.points=0",),
+    "or give the equation a method hard()": ("data.hard=true", "+data.equation.solution=cosines"),
     "Set it to 1": ("data.adaptive=true", "data.resample_every_n_steps=3"),
     "such as {boundary:10}, or trace": ("data.weights=kernel",),
-    "trainer.devices=1": ("trainer.devices=2",),
     "optimizer.mu": ("optimizer.mu=0",),
     "solution sines or cosines": ("+data.equation.solution=waves",),
 }

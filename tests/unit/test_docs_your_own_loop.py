@@ -19,7 +19,7 @@ def test_every_block_runs() -> None:
 
 def test_blocks_of_other_frameworks_are_python() -> None:
     blocks = re.findall(r"```py\n(.*?)```", PAGE, re.DOTALL)
-    assert len(blocks) == 3
+    assert len(blocks) == 4
     for number, block in enumerate(blocks):
         compile(block, f"docs/your_own_loop.md, framework {number + 1}", "exec")
 

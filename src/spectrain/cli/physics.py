@@ -13,6 +13,7 @@ from spectrain.cli import build
 from spectrain.cli.choose_map import is_auto
 from spectrain.cli.fitting import fit_guarded
 from spectrain.cli.processes import check_processes
+from spectrain.cli.rank import is_first
 from spectrain.cli.run_folder import make_run_folder
 from spectrain.cli.tracker import build_tracker
 from spectrain.errors import InputError, SpectrainWarning
@@ -110,10 +111,12 @@ def fit_physics(cfg: DictConfig, folder: Path) -> PhysicsRun:
     history, interrupt = PhysicsHistory(), GracefulInterrupt()
     callbacks = [c for c in build.build_callbacks(cfg) if not isinstance(c, SpectrumCallback)]
     trainer = build.build_trainer(cfg, [history, RandomState(), interrupt, TrainingProgress(), Alerts(), *callbacks])
-    check_processes(trainer, one_only=True)
-    make_run_folder(folder, cfg)  # from here on something is written
-    trainer.loggers = [MetricsCSV(folder), *build_tracker(cfg, folder)]
-    print(f"run folder: {folder}", flush=True)
+    check_processes(trainer)
+    trainer.loggers = [MetricsCSV(folder)]
+    if is_first():
+        make_run_folder(folder, cfg)  # from here on something is written
+        trainer.loggers += build_tracker(cfg, folder, trainer.world_size)
+        print(f"run folder: {folder}", flush=True)
     fit_guarded(trainer, module, data, cfg.ckpt_path, interrupt)
     return PhysicsRun(trainer, module, data, history, interrupt.interrupted)
 

@@ -60,19 +60,15 @@ def _torchrun_store() -> Any:
     return dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)  # type: ignore[attr-defined]
 
 
-def check_processes(trainer: pl.Trainer, *, one_only: bool = False, guard: bool = False) -> None:
+def check_processes(trainer: pl.Trainer, *, guard: bool = False) -> None:
     """Refuse what several processes cannot do, before anything is written.
 
     Raises:
-        InputError: a sweep whose jobs would start it again, a strategy that is not DDP in processes of its own, the
-            guard, or (`one_only`) several at all.
+        InputError: a sweep whose jobs would start it again, a strategy that is not DDP in processes of its own, or the
+            guard.
     """
     if trainer.world_size == 1:
         return
-    if one_only:
-        raise InputError(
-            f"This task trains in one process, and there are {trainer.world_size}; give trainer.devices=1."
-        )
     if guard:
         raise InputError(
             f"guard=true judges steps in one process, and there are {trainer.world_size}; give guard=false."

@@ -142,6 +142,7 @@ RULES: dict[str, Rule] = {
     "data.boundary_points": positive_int,
     "data.resample_every_n_steps": optional(positive_int),
     "data.adaptive": boolean,
+    "data.hard": boolean,
     "data.weights": condition_weights,
     "data.resolution": positive_int,
     "data.damping": positive_float,

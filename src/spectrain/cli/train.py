@@ -105,7 +105,7 @@ def train(cfg: DictConfig, overrides: list[str] | None = None, task: str = "imag
 
 def _train_physics(cfg: DictConfig, folder: Path) -> dict[str, Any]:
     summary, run = train_physics(cfg, folder)
-    if run.interrupted:
+    if run.interrupted and is_first():
         _say_how_to_resume(cfg, folder, run.trainer)
         end_by_signal(run.interrupted)
     return summary

@@ -22,6 +22,7 @@ class PDEDataModule(LightningDataModule):
         resample_every_n_steps: None keeps the first points; a network then fits them, and not the equation between.
         adaptive: more points inside where the residual is large (`draw_adaptively`); drawn anew at every step.
         weights: of conditions by name, in place of the equation's own; or "trace" (`weights_by_trace`).
+        hard: the network fulfils one of the conditions by itself, where the equation says how (`Equation.hard`).
         resolution: points along each axis of the grid on which errors are measured and figures drawn.
         seed: of the points.
 
@@ -38,6 +39,7 @@ class PDEDataModule(LightningDataModule):
         resample_every_n_steps: int | None = 1,
         adaptive: bool = False,
         weights: Mapping[str, float] | Literal["trace"] | None = None,
+        hard: bool = False,
         resolution: int = 101,
         seed: int = 0,
     ) -> None:
@@ -54,7 +56,7 @@ class PDEDataModule(LightningDataModule):
                 f"data.adaptive=true draws points by the residual at each step; with data.resample_every_n_steps="
                 f"{resample_every_n_steps} there is none to draw by. Set it to 1."
             )
-        self.adaptive, self.balanced = adaptive, weights == "trace"
+        self.adaptive, self.balanced, self.hard = adaptive, weights == "trace", hard
         self.resample_every_n_steps = resample_every_n_steps
         self.weights = {} if weights is None or isinstance(weights, str) else dict(weights)
         self.resolution, self.seed = resolution, seed
@@ -70,6 +72,7 @@ class PDEDataModule(LightningDataModule):
             points=self.points,
             boundary_points=self.boundary_points,
             weights=self.weights,
+            hard=self.hard,
         )
 
     def generator(self, step: int, *, fresh: bool = False) -> torch.Generator:

@@ -18,11 +18,11 @@ from spectrain.errors import InputError
 from spectrain.lightning.physics_data import PDEDataModule
 from spectrain.lightning.tracking import log_spectrum
 from spectrain.optim import GaussNewton, apply_scales, scaled_groups
-from spectrain.pde import Residuals
+from spectrain.pde import Points, Residuals
 from spectrain.pde.adaptive import draw_adaptively
 from spectrain.pde.evaluation import errors
 from spectrain.pde.weights import weights_by_trace
-from spectrain.preconditioners import SamplePreconditioner
+from spectrain.preconditioners import SamplePreconditioner, ranks
 from spectrain.preconditioners.refresh import attempt
 from spectrain.spectrum import Spectrum
 
@@ -76,15 +76,19 @@ class PhysicsModule(pl.LightningModule):
         if hparams:
             self.save_hyperparameters(hparams)
 
-    def residuals(self, step: int, *, fresh: bool = False, weights: Mapping[str, float] | None = None) -> Residuals:
+    def residuals(
+        self, step: int, *, fresh: bool = False, weights: Mapping[str, float] | None = None, shared: bool = False
+    ) -> Residuals:
         """The residual vector at the points of a step, or at fresh ones; `weights` in place of the present ones.
 
-        Adaptive points are drawn by the network as it is: call it at that step.
+        Adaptive points are drawn by the network as it is: call it at that step. `shared`: as `Problem.residuals`.
         """
         generator = self._data.generator(step, fresh=fresh)
         by_residual = self._data.adaptive and not fresh
         points = draw_adaptively(self.problem, generator) if by_residual else self.problem.draw(generator)
-        return self.problem.residuals(points, weights)
+        if by_residual and shared:  # as for the weights
+            points["interior"] = Points(ranks.broadcast(points["interior"].x, 0))
+        return self.problem.residuals(points, weights, shared=shared)
 
     def first_residuals(self) -> Residuals:
         """The residual vector at the points and with the weights of step 0, kept when this is first called."""
@@ -98,14 +102,20 @@ class PhysicsModule(pl.LightningModule):
         self.first_residuals()
 
     def training_step(self, batch: Tensor, batch_idx: int) -> dict[str, Tensor]:
-        """One optimizer step on the points of this step."""
+        """One optimizer step on the points of this step, which are the same on all ranks.
+
+        Of a kernel every rank computes its part; of a loss whose gradient is all that is needed, that of its points.
+        """
         step = self.trainer.global_step
         if self._data.balanced and step > 0 and step % self.every_n_steps == 0:
             self._balance(step)
-        residuals = self.residuals(step)
+        shared = self.trainer.world_size > 1
+        residuals = self.residuals(step, shared=shared)
         optimizer: Any = self.optimizers()
         if isinstance(optimizer.optimizer, GaussNewton):
             loss = optimizer.step(closure=lambda: residuals)
+            if shared:
+                self._agree()
             self.log("optimizer/step_size", optimizer.state["step_size"])
         else:
             if self.preconditioner is not None and step % self.every_n_steps == 0:
@@ -127,14 +137,27 @@ class PhysicsModule(pl.LightningModule):
         points = self.problem.draw(self._data.generator(step))
         self.problem.weights = weights_by_trace(self.problem, points)
 
+    def _agree(self) -> None:
+        """Rank 0's weights on every rank: another processor may round the same step to other bits."""
+        params = self.problem.parameters()
+        flat = ranks.broadcast(torch.cat([p.detach().flatten() for p in params]), 0)
+        for p, values in zip(params, flat.split([p.numel() for p in params]), strict=True):
+            p.detach().copy_(values.view_as(p))
+
     def _loss(self, residuals: Residuals, optimizer: Any) -> Tensor:
-        """|r|^2 / 2 with its gradient; S enters in the backward pass."""
+        """|r|^2 / 2 with its gradient; S enters in the backward pass.
+
+        Gradients are averaged over the ranks: without S each takes its share of the points, times their number; S acts
+        on all residuals, and every rank has the whole gradient.
+        """
         optimizer.zero_grad()
+        world = self.trainer.world_size
+        by_share = world > 1 and self.preconditioner is None
         with torch.enable_grad():
-            r = residuals()
+            r = residuals.share(self.trainer.global_rank, world)() if by_share else residuals()
             loss = 0.5 * (r if self.preconditioner is None else self.preconditioner(r)).square().sum()
-            self.manual_backward(loss)
-        return loss.detach()
+            self.manual_backward(world * loss if by_share else loss)
+        return ranks.total(loss.detach(), by_share)
 
     def _refresh(self, residuals: Residuals) -> None:
         assert self.preconditioner is not None
@@ -142,7 +165,9 @@ class PhysicsModule(pl.LightningModule):
 
         def compute() -> Spectrum:
             K = residuals.linearize().gram()
-            spectrum = Spectrum.from_kernel(K, rank=min(self.rank, len(K)))
+            spectrum = ranks.same_spectrum(
+                lambda: Spectrum.from_kernel(K, rank=min(self.rank, len(K))), self.trainer.world_size > 1
+            )
             S.update(spectrum, dtype=K.dtype)
             return spectrum
 

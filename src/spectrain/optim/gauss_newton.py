@@ -13,11 +13,13 @@ from torch import Tensor
 
 from spectrain.errors import InputError, SpectrainWarning
 from spectrain.optim.linearization import Linearization, checked_residuals, linearize
+from spectrain.optim.sketched import Sketch
 
 HALVINGS = 30
-# Where Cholesky fails, or no step along the direction lowers the loss. Damping more after a few halvings, as a trust
+# Where Cholesky fails, or no step of all those lowers the loss. Damping more after a few halvings, as a trust
 # region would, was slower on Helmholtz's equation: a short step along the undamped direction is the better one.
 MORE_DAMPING, LARGEST_DAMPING = 100.0, 1e-2
+LARGEST_KERNEL = 10_000  # rows; Cholesky then takes about a minute and three times 800 MB
 
 
 class GaussNewton(torch.optim.Optimizer):
@@ -30,11 +32,11 @@ class GaussNewton(torch.optim.Optimizer):
             loss = optimizer.step(residuals)  # residuals() -> r [n], the loss is |r|^2 / 2
 
     ridge = mu trace(K)/n, in units of the eigenvalues of K/n. S is solved with by Cholesky, of K [n, n] or, when P < n,
-    of J^T J [P, P]: the same step, since J^T (J J^T + c)^-1 = (J^T J + c)^-1 J^T. t starts at the minimiser of the
-    linearised loss, ``-(r . J d) / |J d|^2``, and is halved until the true loss falls; after 5 halvings
-    in vain it is tried again with 100 times the damping. This is the energy natural
-    gradient (Mueller and Zeinhofer 2023, arXiv 2302.13163), and with momentum SPRING (Goldshlager et al. 2024, arXiv
-    2401.10190): d minimises ``|r + J d|^2 + n ridge |d - momentum d_before|^2``.
+    of J^T J [P, P]: the same step, since J^T (J J^T + c)^-1 = (J^T J + c)^-1 J^T; or, for n and P above 10,000, by
+    conjugate gradients and a Nystroem sketch of K. t starts at the minimiser of the linearised loss,
+    ``-(r . J d) / |J d|^2``, and is halved until the true loss falls. This is the energy natural gradient (Mueller and
+    Zeinhofer 2023, arXiv 2302.13163), and with momentum SPRING (Goldshlager et al. 2024, arXiv 2401.10190): d minimises
+    ``|r + J d|^2 + n ridge |d - momentum d_before|^2``.
 
     `residuals` is called with gradients for the Jacobian and without for the line search, at the same points. If it has
     a method `linearize()` (`spectrain.pde.Residuals` has), that makes the Jacobian's products, without the Jacobian;
@@ -130,13 +132,16 @@ class DampedSystem:
 
     `direction` is the minimiser d of ``|r + J d|^2 + c |d - m d_before|^2``, ``c = mu trace(K)``:
     with z = r + m J d_before,  d = m d_before - J^T (K + c)^-1 z = m d_before - (J^T J + c)^-1 J^T z.
+    Where both sides are larger than `LARGEST_KERNEL`, K is not formed: `spectrain.optim.sketched`.
     """
 
     def __init__(self, lin: Linearization) -> None:
         self._lin = lin
         self._on_parameters = lin.parameters < len(lin.r)
-        self._A = lin.normal() if self._on_parameters else lin.gram()
-        self._trace = self._A.trace()  # the same on both sides
+        self._sketch = None if self._on_parameters or len(lin.r) <= LARGEST_KERNEL else Sketch(lin)
+        if self._sketch is None:
+            self._A = lin.normal() if self._on_parameters else lin.gram()
+        self._trace = lin.diagonal().sum() if self._sketch else self._A.trace()  # the same on both sides
 
     def direction(
         self, mu: float, momentum: float = 0.0, before: Float[Tensor, " P"] | None = None
@@ -144,14 +149,16 @@ class DampedSystem:
         """d, or None where Cholesky fails."""
         origin = None if before is None or not momentum else momentum * before
         z = self._lin.r if origin is None else self._lin.r + self._lin.push(origin)
-        A = self._A.clone()
-        A.diagonal().add_(mu * self._trace)
-        L, info = torch.linalg.cholesky_ex(A)
-        if bool(info):
+        solved = self._solve(self._lin.pull(z) if self._on_parameters else z, mu * self._trace)
+        if solved is None or not bool(torch.isfinite(solved).all()):
             return None
-        b = self._lin.pull(z) if self._on_parameters else z
-        solved = torch.cholesky_solve(b[:, None], L)[:, 0]
         solved = solved if self._on_parameters else self._lin.pull(solved)
-        if not bool(torch.isfinite(solved).all()):
-            return None
         return -solved if origin is None else origin - solved
+
+    def _solve(self, b: Tensor, c: Tensor) -> Tensor | None:
+        if self._sketch is not None:
+            return self._sketch.solve(float(c), b)
+        A = self._A.clone()
+        A.diagonal().add_(c)
+        L, info = torch.linalg.cholesky_ex(A)
+        return None if bool(info) else torch.cholesky_solve(b[:, None], L)[:, 0]

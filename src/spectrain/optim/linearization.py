@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from spectrain.errors import InputError
@@ -34,6 +34,10 @@ class Linearization(ABC):
     @abstractmethod
     def jacobian(self) -> Float[Tensor, "n P"]:
         """J itself."""
+
+    @abstractmethod
+    def columns(self, index: Int[Tensor, " m"]) -> Float[Tensor, "n m"]:
+        """Those columns of K."""
 
     def diagonal(self) -> Float[Tensor, " n"]:
         """That of ``J J^T``, without the rest."""
@@ -62,6 +66,10 @@ class DenseLinearization(Linearization):
     def gram(self) -> Float[Tensor, "n n"]:
         """``J J^T``."""
         return self._J @ self._J.T
+
+    def columns(self, index: Int[Tensor, " m"]) -> Float[Tensor, "n m"]:
+        """``J J[index]^T``."""
+        return self._J @ self._J[index].T
 
     def jacobian(self) -> Float[Tensor, "n P"]:
         """J."""

@@ -7,7 +7,8 @@ import torch
 
 from spectrain.pde.domains import draw
 from spectrain.pde.evaluation import residual_size
-from spectrain.pde.problem import Points, Problem
+from spectrain.pde.problem import Problem
+from spectrain.pde.residuals import Points
 
 CANDIDATES = 5  # for each point that is taken
 

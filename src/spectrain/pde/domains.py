@@ -1,6 +1,9 @@
 """Where collocation points come from: boxes, disks, the L-shape, time slabs, or any function that samples points.
 
-Legend: n points, d inputs (time, where there is one, is the last).
+Legend: n points, d inputs (time, where there is one, is the last), c columns of a unit cube.
+The samplers here map points that fill a unit cube evenly (scrambled Sobol points, Owen 1998), anew for every draw. Each
+point is uniform, as of a plain generator, but a mean over n of them is closer to the integral: the loss at few fresh
+points is closer to the loss itself.
 """
 
 import math
@@ -8,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from spectrain.errors import InputError
@@ -42,8 +45,30 @@ class Domain:
         return self.initial is not None
 
 
-def _uniform(n: int, d: int, generator: torch.Generator) -> Tensor:
-    return torch.rand(n, d, generator=generator, dtype=torch.float64)
+@dataclass(frozen=True)
+class Mapped:
+    """A sampler: `place` maps points of the unit cube [n, columns], spread evenly, to points [n, d]."""
+
+    columns: int
+    place: Callable[[Float[Tensor, "n c"]], Float[Tensor, "n d"]]
+
+    def __call__(self, n: int, generator: torch.Generator) -> Float[Tensor, "n d"]:
+        """n points."""
+        return self.place(evenly(n, self.columns, generator))
+
+
+def evenly(n: int, columns: int, generator: torch.Generator) -> Float[Tensor, "n c"]:
+    """n scrambled Sobol points of the unit cube."""
+    seed = int(torch.randint(2**31, (1,), generator=generator))
+    return torch.quasirandom.SobolEngine(columns, scramble=True, seed=seed).draw(n, dtype=torch.float64)  # type: ignore[no-untyped-call, no-any-return]
+
+
+def _choose(u: Float[Tensor, " n"], shares: Float[Tensor, " k"]) -> tuple[Int[Tensor, " n"], Float[Tensor, " n"]]:
+    """Of k parts one for every u in [0, 1), in proportion to `shares`; and where in its part u lies, in [0, 1)."""
+    ends = (shares / shares.sum()).cumsum(0)
+    chosen = torch.searchsorted(ends, u.contiguous(), right=True).clamp(max=len(ends) - 1)
+    starts = torch.cat([ends.new_zeros(1), ends])
+    return chosen, (u - starts[chosen]) / (starts[chosen + 1] - starts[chosen])
 
 
 def box(low: Sequence[float], high: Sequence[float]) -> Domain:
@@ -52,17 +77,20 @@ def box(low: Sequence[float], high: Sequence[float]) -> Domain:
         raise InputError(f"A box needs low < high in every direction; it was given low={low} and high={high}.")
     a, b = (torch.tensor(side, dtype=torch.float64) for side in (low, high))
     d = len(a)
-    # The faces of direction i have the area prod_{j != i} (b_j - a_j).
-    areas = torch.stack([torch.cat([(b - a)[:i], (b - a)[i + 1 :]]).prod() for i in range(d)])
+    # The faces of direction i have the area prod_{j != i} (b_j - a_j); first the lower ones, then the upper ones.
+    areas = torch.stack([torch.cat([(b - a)[:i], (b - a)[i + 1 :]]).prod() for i in range(d)]).repeat(2)
 
-    def boundary(n: int, generator: torch.Generator) -> Tensor:
-        x = a + (b - a) * _uniform(n, d, generator)
-        face = torch.multinomial(areas, n, replacement=True, generator=generator)
-        upper = torch.rand(n, generator=generator, dtype=torch.float64) < 0.5
-        x[torch.arange(n), face] = torch.where(upper, b[face], a[face])
+    def boundary(u: Tensor) -> Tensor:
+        chosen, rest = _choose(u[:, 0], areas)
+        free = torch.cat([rest[:, None], u[:, 1:]], 1)  # the coordinates along the face
+        direction = chosen % d
+        place = torch.arange(d) - (torch.arange(d) > direction[:, None]).long()
+        x = a + (b - a) * free.gather(1, place.clamp(max=free.shape[1] - 1))
+        x[torch.arange(len(u)), direction] = torch.where(chosen < d, a[direction], b[direction])
         return x
 
-    return Domain(lambda n, g: a + (b - a) * _uniform(n, d, g), tuple(a.tolist()), tuple(b.tolist()), boundary)
+    inside = Mapped(d, lambda u: a + (b - a) * u)
+    return Domain(inside, tuple(a.tolist()), tuple(b.tolist()), Mapped(max(1, d - 1), boundary))
 
 
 def disk(center: Sequence[float] = (0.0, 0.0), radius: float = 1.0) -> Domain:
@@ -71,15 +99,14 @@ def disk(center: Sequence[float] = (0.0, 0.0), radius: float = 1.0) -> Domain:
         raise InputError(f"A disk needs a centre [x, y] and a radius above 0; it was given {center} and {radius}.")
     c = torch.tensor(center, dtype=torch.float64)
 
-    def circle(r: Tensor, generator: torch.Generator) -> Tensor:
-        angle = 2 * math.pi * torch.rand(len(r), generator=generator, dtype=torch.float64)
-        return c + r[:, None] * torch.stack([angle.cos(), angle.sin()], 1)
+    def at(r: Tensor, turn: Tensor) -> Tensor:
+        return c + r[:, None] * torch.stack([(2 * math.pi * turn).cos(), (2 * math.pi * turn).sin()], 1)
 
     return Domain(
-        lambda n, g: circle(radius * _uniform(n, 1, g)[:, 0].sqrt(), g),
+        Mapped(2, lambda u: at(radius * u[:, 0].sqrt(), u[:, 1])),
         tuple((c - radius).tolist()),
         tuple((c + radius).tolist()),
-        lambda n, g: circle(torch.full((n,), radius, dtype=torch.float64), g),
+        Mapped(1, lambda u: at(torch.full_like(u[:, 0], radius), u[:, 0])),
         contains=lambda x: (x - c.to(x)).norm(dim=1) <= radius,
     )
 
@@ -88,22 +115,22 @@ def l_shape() -> Domain:
     """[-1, 1]^2 without [0, 1] x [-1, 0]: the corner at 0 has the angle 3 pi / 2."""
     corners = torch.tensor([(0, 0), (0, -1), (-1, -1), (-1, 1), (1, 1), (1, 0)], dtype=torch.float64)
     squares = torch.tensor([(-1, -1), (-1, 0), (0, 0)], dtype=torch.float64)
+    sides = corners.roll(-1, 0) - corners
 
-    def interior(n: int, generator: torch.Generator) -> Tensor:
-        chosen = torch.randint(3, (n,), generator=generator)
-        return squares[chosen] + _uniform(n, 2, generator)
+    def interior(u: Tensor) -> Tensor:
+        chosen, rest = _choose(u[:, 0], torch.ones(3, dtype=torch.float64))
+        return squares[chosen] + torch.stack([rest, u[:, 1]], 1)
 
-    def boundary(n: int, generator: torch.Generator) -> Tensor:
-        start, end = corners, corners.roll(-1, 0)
-        side = torch.multinomial((end - start).norm(dim=1), n, replacement=True, generator=generator)
-        return start[side] + (end - start)[side] * _uniform(n, 1, generator)
+    def boundary(u: Tensor) -> Tensor:
+        side, rest = _choose(u[:, 0], sides.norm(dim=1))
+        return corners[side] + sides[side] * rest[:, None]
 
     def contains(x: Tensor) -> Tensor:
         at_corner = x.norm(dim=1) < 1e-9  # where a solution may have no gradient
         found: Tensor = ~((x[:, 0] > 1e-9) & (x[:, 1] < -1e-9)) & ~at_corner
         return found
 
-    return Domain(interior, (-1.0, -1.0), (1.0, 1.0), boundary, contains=contains)
+    return Domain(Mapped(2, interior), (-1.0, -1.0), (1.0, 1.0), Mapped(1, boundary), contains=contains)
 
 
 def time_slab(space: Domain, end: float) -> Domain:
@@ -111,18 +138,29 @@ def time_slab(space: Domain, end: float) -> Domain:
     if not end > 0:
         raise InputError(f"A time slab needs an end above 0; it was given {end}.")
 
-    def with_time(points: Tensor, generator: torch.Generator, length: float) -> Tensor:
-        return torch.cat([points, length * _uniform(len(points), 1, generator)], 1)
-
     boundary, contains = space.boundary, space.contains
     return Domain(
-        lambda n, g: with_time(space.interior(n, g), g, end),
+        _over_time(space.interior, end),
         (*space.low, 0.0),
         (*space.high, end),
-        None if boundary is None else lambda n, g: with_time(boundary(n, g), g, end),
-        lambda n, g: with_time(space.interior(n, g), g, 0.0),
+        None if boundary is None else _over_time(boundary, end),
+        _over_time(space.interior, 0.0),
         None if contains is None else lambda x: contains(x[:, :-1]),
     )
+
+
+def _over_time(sampler: Sampler, end: float) -> Sampler:
+    """The sampler's points, each at a time in [0, end]; even in space and time together where the sampler allows it."""
+    if isinstance(sampler, Mapped):
+        place = sampler.place
+        return Mapped(sampler.columns + 1, lambda u: torch.cat([place(u[:, :-1]), end * u[:, -1:]], 1))
+
+    def anywhen(n: int, generator: torch.Generator) -> Tensor:
+        points = sampler(n, generator)
+        times = torch.rand(len(points), 1, generator=generator, dtype=torch.float64)
+        return torch.cat([points, end * times], 1)
+
+    return anywhen
 
 
 def sampled(interior: Sampler, low: Sequence[float], high: Sequence[float], boundary: Sampler | None = None) -> Domain:

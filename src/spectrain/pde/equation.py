@@ -5,7 +5,7 @@ Legend: n points, d inputs, C outputs, m equations (components of a residual).
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from jaxtyping import Float
 from torch import Tensor
@@ -29,6 +29,15 @@ class Condition:
     weight: float = 1.0
     x: Float[Tensor, "n d"] | None = None
     data: Float[Tensor, "n ..."] | None = None
+
+
+@dataclass(frozen=True)
+class Hard:
+    """A condition that ``lift(x) + bubble(x) network(x)`` fulfils by itself (`HardConditions`); it is then left out."""
+
+    condition: str
+    bubble: Callable[[Any], Any]
+    lift: Callable[[Any], Any] | None = None
 
 
 class Equation:
@@ -61,6 +70,10 @@ class Equation:
     def conditions(self) -> list[Condition]:
         """On the boundary, at the first moment, from data."""
         return []
+
+    def hard(self) -> Hard | None:
+        """How a network can fulfil one of the conditions by itself, for those who ask for it; None: no way is given."""
+        return None
 
     def exact(self, x: Float[Tensor, "N d"]) -> Float[Tensor, "N C"] | None:
         """The solution, or a reference; None where it is not known. Errors are measured against it."""

@@ -13,12 +13,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
+from spectrain.kernels import rank_rows
 from spectrain.kernels.factors import Factor
 from spectrain.kernels.gram import Pair, add_gram, mirror
 from spectrain.optim import Linearization
+from spectrain.preconditioners import ranks
 
 _WORKSPACE = 2**28  # bytes for one tile of a Gram matrix, or for some rows of the Jacobian
 
@@ -30,35 +32,64 @@ class RowBlock:
     r: Float[Tensor, " rows"]
     factors: Mapping[str, Factor]
 
-    def rows(self, rows: slice) -> "RowBlock":
+    def rows(self, rows: slice | Tensor) -> "RowBlock":
         """Some of the residuals."""
         return RowBlock(self.r[rows], {name: factor.rows(rows) for name, factor in self.factors.items()})
 
 
 class FactoredLinearization(Linearization):
-    """Blocks of residuals; `shapes` holds every parameter in the optimizer's order."""
+    """Blocks of residuals; `shapes` holds every parameter in the optimizer's order.
 
-    def __init__(self, blocks: list[RowBlock], shapes: Mapping[str, torch.Size]) -> None:
+    `shared`: every rank of torch.distributed has these factors, and computes its part of the rows of K and of J^T J.
+    """
+
+    def __init__(self, blocks: list[RowBlock], shapes: Mapping[str, torch.Size], *, shared: bool = False) -> None:
         self.r = torch.cat([block.r for block in blocks])
         self.parameters = sum(shape.numel() for shape in shapes.values())
-        self._blocks, self._shapes = blocks, shapes
+        self._blocks, self._shapes, self._shared = blocks, shapes, shared
         ends = torch.tensor([len(block.r) for block in blocks]).cumsum(0).tolist()
         self._rows = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
     def gram(self) -> Float[Tensor, "n n"]:
-        """``K = J J^T``; of pairs of blocks those on and above the diagonal are computed."""
+        """``K = J J^T``; of its rows, those of this rank, on and above the diagonal, and the sum over ranks."""
         n = len(self.r)
         K = self.r.new_zeros(n, n)
         for i, rows in enumerate(self._rows):
-            for j, columns in enumerate(self._rows[i:], start=i):
-                left, right = self._blocks[i].factors, self._blocks[j].factors
-                for name in left.keys() & right.keys():
-                    add_gram(K[rows, columns], Pair(left[name], right[name], i == j, _WORKSPACE), 1)
-                if i == j:
-                    mirror(K[rows, columns], 1)
-                else:
-                    K[columns, rows] = K[rows, columns].T
+            for part in _triangle(rows.stop - rows.start, self._shared):
+                self._add(K, i, i, part, part)
+                self._add(K, i, i, part, slice(part.stop, rows.stop - rows.start))
+            for j, columns in enumerate(self._rows[i + 1 :], start=i + 1):
+                self._add(K, i, j, self._mine(rows.stop - rows.start), slice(0, columns.stop - columns.start))
+        K = ranks.total(K, self._shared)
+        mirror(K, 1)
         return K
+
+    def _add(self, K: Float[Tensor, "n n"], i: int, j: int, rows: slice, columns: slice) -> None:
+        """Some rows of block i against some of block j, slices within the blocks; symmetric where both are the same."""
+        if rows.stop <= rows.start or columns.stop <= columns.start:
+            return
+        left, right = self._blocks[i].rows(rows).factors, self._blocks[j].rows(columns).factors
+        block = K[self._rows[i], self._rows[j]][rows, columns]
+        for name in left.keys() & right.keys():
+            add_gram(block, Pair(left[name], right[name], i == j and rows == columns, _WORKSPACE), 1)
+
+    def columns(self, index: Int[Tensor, " m"]) -> Float[Tensor, "n m"]:
+        """``K[:, index]``, index in rising order."""
+        K = self.r.new_zeros(len(self.r), len(index))
+        edges = torch.tensor([rows.stop for rows in self._rows], device=index.device)
+        parts = torch.tensor_split(index, torch.searchsorted(index, edges).cpu())
+        start = 0
+        for rows, right, part in zip(self._rows, self._blocks, parts, strict=False):
+            chosen = right.rows(part - rows.start).factors
+            for others, left in zip(self._rows, self._blocks, strict=True):
+                block = K[others, start : start + len(part)]
+                for name in chosen.keys() & left.factors.keys():
+                    add_gram(block, Pair(left.factors[name], chosen[name], False, _WORKSPACE), 1)
+            start += len(part)
+        return K
+
+    def _mine(self, count: int) -> slice:
+        return ranks.columns_of_ranks(count, self._shared)[ranks.my_rank(self._shared)]
 
     def diagonal(self) -> Float[Tensor, " n"]:
         """That of K, without the rest."""
@@ -74,10 +105,11 @@ class FactoredLinearization(Linearization):
         rows = max(1, _WORKSPACE // (self.parameters * self.r.element_size()))
         A = self.r.new_zeros(self.parameters, self.parameters)
         for block in self._blocks:
-            for start in range(0, len(block.r), rows):
-                J = self._jacobian(block.rows(slice(start, start + rows)))
+            mine = self._mine(len(block.r))
+            for start in range(mine.start, mine.stop, rows):
+                J = self._jacobian(block.rows(slice(start, min(start + rows, mine.stop))))
                 A.addmm_(J.T, J)
-        return A
+        return ranks.total(A, self._shared)
 
     def _jacobian(self, block: RowBlock) -> Float[Tensor, "rows P"]:
         J = self.r.new_zeros(len(block.r), self.parameters)
@@ -113,3 +145,11 @@ class FactoredLinearization(Linearization):
             found.append((name, slice(start, start + shape.numel())))
             start += shape.numel()
         return found
+
+
+def _triangle(count: int, shared: bool) -> list[slice]:
+    """This rank's rows of a triangle of `count` rows: a span from each end, so that all ranks have as many pairs."""
+    if not shared:
+        return [slice(0, count)]
+    world, rank = len(ranks.columns_of_ranks(0, shared)), ranks.my_rank(shared)
+    return [rank_rows(count, r, 2 * world) for r in (rank, 2 * world - 1 - rank)]

@@ -1,4 +1,4 @@
-"""An equation and a network together: points, residual vectors, and the checks that come before the first step.
+"""An equation and a network together: its points, and the checks that come before the first step.
 
 Legend: n residuals of all conditions, d inputs, C outputs, m components of one condition's residual.
 """
@@ -7,34 +7,26 @@ import math
 import warnings
 from collections.abc import Mapping
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from spectrain.errors import InputError, SpectrainWarning
-from spectrain.optim import DenseLinearization, Linearization
 from spectrain.pde.domains import draw
 from spectrain.pde.equation import Equation
-from spectrain.pde.factored import FactoredLinearization
 from spectrain.pde.fields import Field, Inquiry, JetField, PointField
 from spectrain.pde.jets import Channels, Jet, NoJetError
 from spectrain.pde.recorded import record
-from spectrain.pde.wrappers import COEFFICIENTS, Solution
+from spectrain.pde.residuals import Points, Residuals, check_residual
+from spectrain.pde.wrappers import COEFFICIENTS, HardConditions, Solution
 
 # Second derivatives of these are zero almost everywhere: a Laplacian cannot train through them.
 _KINKED = (
     nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.PReLU, nn.RReLU, nn.Hardtanh, nn.Hardsigmoid, nn.Hardshrink,
     nn.Softshrink, nn.Threshold,
 )  # fmt: skip
-
-
-class Points(NamedTuple):
-    """Collocation points of one condition: x [n, d], and data [n, ...] where there are measurements."""
-
-    x: Float[Tensor, "n d"]
-    data: Tensor | None = None
 
 
 class Problem:
@@ -48,9 +40,9 @@ class Problem:
             loss = optimizer.step(problem.residuals(problem.draw(generator)))
 
     `points`: collocation points inside; `boundary_points`: on each other condition with a sampler. `weights`: of
-    conditions by name, in place of the equation's own. `by_jets` says whether derivatives come forward through the
-    network (any with linear layers, tanh, sine, gelu, ...) or from torch.func, the slower way for all others; `why_not`
-    then says why.
+    conditions by name, in place of the equation's own. `hard`: the network is made to fulfil one condition by itself,
+    as the equation says. `by_jets` says whether derivatives come forward through the network (any with linear layers,
+    tanh, sine, gelu, ...) or from torch.func, the slower way for all others; `why_not` then says why.
 
     Raises:
         InputError: naming the equation: no points, weights that are not above 0, residuals of a wrong shape or that are
@@ -65,12 +57,15 @@ class Problem:
         points: int = 900,
         boundary_points: int = 120,
         weights: Mapping[str, float] | None = None,
+        hard: bool = False,
     ) -> None:
         self.equation = equation
         self.network = network
-        if equation.coefficients and not hasattr(network, COEFFICIENTS):
-            self.network = Solution(network, equation.coefficients)
         self.conditions = {condition.name: condition for condition in equation.all_conditions()}
+        if hard:
+            self._make_hard()
+        if equation.coefficients and not hasattr(network, COEFFICIENTS):
+            self.network = Solution(self.network, equation.coefficients)
         self._counts = {name: points if name == "interior" else boundary_points for name in self.conditions}
         self.weights = self._checked_weights(weights or {})
         if not self.parameters():
@@ -113,9 +108,14 @@ class Problem:
         """Points that were drawn before, with what was measured there."""
         return {name: self._points(name, part) for name, part in x.items()}
 
-    def residuals(self, points: Mapping[str, Points], weights: Mapping[str, float] | None = None) -> "Residuals":
-        """The residual vector at these points, of the network as it is when asked; `weights` in place of its own."""
-        return Residuals(self, points, self.weights if weights is None else weights)
+    def residuals(
+        self, points: Mapping[str, Points], weights: Mapping[str, float] | None = None, *, shared: bool = False
+    ) -> Residuals:
+        """The residual vector at these points, of the network as it is when asked; `weights` in place of its own.
+
+        `shared`: the ranks of torch.distributed, which all have these points, share the work of its kernel.
+        """
+        return Residuals(self, points, self.weights if weights is None else weights, shared=shared)
 
     def field(self, x: Float[Tensor, "N d"], channels: Channels | None = None) -> Field:
         """The network's function at any points, without a graph; with jets, its derivatives in `channels`."""
@@ -127,6 +127,17 @@ class Problem:
     def coefficients(self) -> dict[str, Tensor]:
         """The equation's unknown numbers, by name."""
         return dict(getattr(self.network, COEFFICIENTS, {}))
+
+    def _make_hard(self) -> None:
+        """The network inside one that fulfils a condition by itself, and the others left to be trained for."""
+        known = self.equation.hard()
+        if known is None:
+            raise InputError(
+                f"{self.equation.name} does not say how a network fulfils its conditions by itself (data.hard=true); "
+                "leave it out, or give the equation a method hard()."
+            )
+        self.network = HardConditions(self.network, known.bubble, known.lift)
+        del self.conditions[known.condition]
 
     def _draw(self, name: str, count: int, generator: torch.Generator) -> Points:
         condition, what = self.conditions[name], f"{self.equation.name}, {name}"
@@ -200,98 +211,3 @@ class Problem:
         named = {f"{COEFFICIENTS}.{key}": p for key, p in self.coefficients().items()}
         residual, channels = self.conditions[name].residual, self.channels[name]
         return record(self.network, named, residual, points.x, points.data, channels, scale)
-
-
-def check_residual(r: Any, n: int, what: str) -> Tensor:
-    """The residual, if it is a finite tensor [n] or [n, m]; otherwise InputError."""
-    if not isinstance(r, Tensor) or r.ndim not in (1, 2) or len(r) != n:
-        given = tuple(r.shape) if isinstance(r, Tensor) else type(r).__name__
-        raise InputError(f"{what}: the residual is {given} for {n} points; it must be a tensor [{n}] or [{n}, m].")
-    if not bool(torch.isfinite(r).all()):
-        raise InputError(f"{what}: the residual has values that are not finite; check it, or the points it is given.")
-    return r
-
-
-class Residuals:
-    """``r = concat over conditions of sqrt(weight / n) residual``, so that |r|^2 / 2 is the loss; points held fixed.
-
-    Called, it returns r [n] with a graph (where gradients are on). `linearize()` returns r and its Jacobian's products,
-    factored where the network allows it.
-    """
-
-    def __init__(self, problem: Problem, points: Mapping[str, Points], weights: Mapping[str, float]) -> None:
-        self._problem, self.points = problem, points
-        self._scale = {name: math.sqrt(weights[name] / len(part.x)) for name, part in points.items()}
-
-    def __call__(self) -> Float[Tensor, " n"]:
-        """The residual vector."""
-        return torch.cat([part.T.flatten() for part in self.parts().values()])
-
-    def loss(self) -> Float[Tensor, ""]:
-        """``|r|^2 / 2``."""
-        return 0.5 * self().square().sum()
-
-    def parts(self) -> dict[str, Float[Tensor, "n m"]]:
-        """The weighted residual of every condition."""
-        by_jets = self._problem.by_jets
-        return {name: (self._by_jets(name) if by_jets else self._by_points(name)) for name in self.points}
-
-    def traces(self) -> dict[str, float]:
-        """Each condition's part of trace(K)."""
-        sizes = [part.numel() for part in self.parts().values()]
-        parts = self.linearize().diagonal().split(sizes)
-        return {name: float(part.sum()) for name, part in zip(self.points, parts, strict=True)}
-
-    def linearize(self) -> Linearization:
-        """r, J, and products with them."""
-        problem = self._problem
-        if not problem.by_jets:
-            return self.explicit()
-        blocks = [
-            block for name, part in self.points.items() for block in problem._record(name, part, self._scale[name])
-        ]
-        shapes = {name: p.shape for name, p in problem.network.named_parameters() if p.requires_grad}
-        return FactoredLinearization(blocks, shapes)
-
-    def explicit(self) -> DenseLinearization:
-        """r and J by vmap(jacrev), for any network; the oracle of the factored form."""
-        params = {name: p.detach() for name, p in self._problem.network.named_parameters() if p.requires_grad}
-        blocks, values = [], []
-        for name, part in self.points.items():
-            residual = self._one_point(name)
-            axes = (None, 0, None if part.data is None else 0)
-            grads = torch.func.vmap(torch.func.jacrev(residual), axes)(params, part.x, part.data)
-            r = torch.func.vmap(residual, axes)(params, part.x, part.data)
-            values.append(r.T.flatten())
-            blocks.append(torch.cat([grad.transpose(0, 1).reshape(r.numel(), -1) for grad in grads.values()], 1))
-        return DenseLinearization(torch.cat(values), torch.cat(blocks))
-
-    def _by_jets(self, name: str) -> Tensor:
-        problem, part = self._problem, self.points[name]
-        jet: Any = problem.network(Jet.of_points(part.x, problem.channels[name]))
-        field = JetField(jet, part.x, part.data, problem.coefficients())
-        return self._scale[name] * problem.conditions[name].residual(field).reshape(len(part.x), -1)
-
-    def _by_points(self, name: str) -> Tensor:
-        part = self.points[name]
-        params = {key: p for key, p in self._problem.network.named_parameters() if p.requires_grad}
-        axes = (None, 0, None if part.data is None else 0)
-        r: Tensor = torch.func.vmap(self._one_point(name), axes)(params, part.x, part.data)
-        return r
-
-    def _one_point(self, name: str) -> Any:
-        """(parameters, x [d], data) -> weighted residual [m]."""
-        network, condition, scale = self._problem.network, self._problem.conditions[name], self._scale[name]
-        prefix = f"{COEFFICIENTS}."
-
-        def residual(params: dict[str, Tensor], x: Tensor, data: Tensor | None) -> Tensor:
-            coefficients = {k.removeprefix(prefix): p for k, p in params.items() if k.startswith(prefix)}
-            field = PointField(
-                lambda point: torch.func.functional_call(network, params, (point[None],))[0],
-                x[None],
-                None if data is None else data[None],
-                coefficients,
-            )
-            return scale * condition.residual(field).reshape(-1)
-
-        return residual

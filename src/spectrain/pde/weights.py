@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 
 from spectrain.errors import InputError
-from spectrain.pde.problem import Points, Problem
+from spectrain.pde.problem import Problem
+from spectrain.pde.residuals import Points
 
 
 def weights_by_trace(problem: Problem, points: Mapping[str, Points]) -> dict[str, float]:

@@ -115,6 +115,7 @@ def test_a_rate_is_finite_and_above_0(key: str, value: Any) -> None:
         ("data.grayscale", "yes"),
         ("data.grayscale", 1),
         ("data.weights", "kernel"),
+        ("data.hard", "boundary"),
         ("data.weights", {"boundary": "abc"}),
         ("data.weights", {"boundary": [1]}),
         ("data.weights", {"boundary": None}),

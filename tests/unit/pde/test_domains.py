@@ -94,3 +94,20 @@ def test_a_sampler_of_the_users_own_is_checked(given: object, message: str) -> N
     domain = sampled(lambda n, generator: given, [0, 0], [1, 1])  # type: ignore[arg-type, return-value]
     with pytest.raises(InputError, match=f"somewhere.*{message}"):
         draw(domain.interior, 3, torch.Generator(), "somewhere")
+
+
+@pytest.mark.parametrize("name", DOMAINS)
+def test_points_are_spread_evenly(name: str) -> None:
+    """Means over the points are closer to the integral than those over as many independent ones."""
+    domain: Domain = DOMAINS[name]
+    for sampler in (domain.interior, domain.boundary):
+        x = torch.stack([points(sampler, 256, seed) for seed in range(20)])
+        spread = x.mean(1).std(0)  # of the mean of 256, over seeds
+        independent = x.std(1).mean(0) / 256**0.5
+        assert (spread < 0.35 * independent).all(), (spread / independent).tolist()
+
+
+def test_time_joins_any_sampler() -> None:
+    corner = sampled(lambda n, g: torch.zeros(n, 2, dtype=torch.float64), [0, 0], [1, 1])
+    x = points(time_slab(corner, 2.0).interior, 500)
+    assert (x[:, :2] == 0).all() and 0 <= float(x[:, 2].min()) < 0.1 and 1.9 < float(x[:, 2].max()) <= 2

@@ -126,8 +126,8 @@ class Factor(ABC):
         """Bytes of the factor for one point."""
         return sum(t[0].numel() * t.element_size() for t in self.tensors())
 
-    def rows(self, rows: slice) -> Self:
-        """The factor of some of the points."""
+    def rows(self, rows: slice | Tensor) -> Self:
+        """The factor of some of the points, a slice of them or by index."""
         return self.like([t[rows] for t in self.tensors()])
 
     def empty(self, n: int) -> Self:

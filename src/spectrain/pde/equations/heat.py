@@ -1,7 +1,7 @@
 """The heat equation, in any dimension and as an inverse problem."""
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from jaxtyping import Float
@@ -9,7 +9,7 @@ from torch import Tensor
 
 from spectrain.errors import InputError
 from spectrain.pde.domains import box, time_slab
-from spectrain.pde.equation import Condition, Equation
+from spectrain.pde.equation import Condition, Equation, Hard
 from spectrain.pde.fields import Field, grad_u, laplace_u, u
 
 
@@ -37,6 +37,14 @@ class Heat(Equation):
             return u(field) - self.exact(field.x)[:, 0]
 
         return [Condition("boundary", given, self.domain.boundary), Condition("initial", given, self.domain.initial)]
+
+    def hard(self) -> Hard:
+        """The first moment: ``sum_i sin(2 x_i) + t network``."""
+
+        def start(x: Any) -> Any:
+            return sum(torch.sin(2 * x[:, i : i + 1]) for i in range(self.dim))
+
+        return Hard("initial", lambda x: x[:, self.dim :], start)
 
 
 class HeatInverse(Equation):

@@ -8,8 +8,9 @@ from torch import Tensor
 
 from spectrain.errors import InputError
 from spectrain.pde.domains import box
-from spectrain.pde.equation import Condition, Equation
+from spectrain.pde.equation import Condition, Equation, Hard
 from spectrain.pde.fields import Field, laplace_u, u
+from spectrain.pde.wrappers import zero_at_ends
 
 
 class Helmholtz(Equation):
@@ -36,3 +37,7 @@ class Helmholtz(Equation):
     def conditions(self) -> list[Condition]:
         """u = u* on the boundary."""
         return [Condition("boundary", lambda f: u(f) - self.exact(f.x)[:, 0], self.domain.boundary)]
+
+    def hard(self) -> Hard | None:
+        """Zero on the boundary, where half waves fit into the square."""
+        return None if self.k / math.pi % 1 else Hard("boundary", zero_at_ends(self.domain.low, self.domain.high))

@@ -9,8 +9,9 @@ from torch import Tensor
 
 from spectrain.errors import InputError
 from spectrain.pde.domains import box
-from spectrain.pde.equation import Condition, Equation
+from spectrain.pde.equation import Condition, Equation, Hard
 from spectrain.pde.fields import Field, laplace_u, u
+from spectrain.pde.wrappers import zero_at_ends
 
 
 class Poisson(Equation):
@@ -44,3 +45,9 @@ class Poisson(Equation):
     def conditions(self) -> list[Condition]:
         """u = u* on the boundary."""
         return [Condition("boundary", lambda f: u(f) - self.exact(f.x)[:, 0], self.domain.boundary)]
+
+    def hard(self) -> Hard | None:
+        """Sines with a whole k are zero on the boundary."""
+        if self.solution != "sines" or self.k / math.pi % 1:
+            return None
+        return Hard("boundary", zero_at_ends(self.domain.low, self.domain.high))
