@@ -136,6 +136,21 @@ def test_a_kernel_that_flattens_itself_is_looked_at_three_times_in_forty_steps(
     assert run.module.preconditioner.trials == [] and run.module.guard.rho == 1
 
 
+@pytest.mark.parametrize("stop", [19, 20])
+def test_a_resumed_run_goes_off_where_an_uninterrupted_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    ratios(monkeypatch, *(90.0, 90.0, 3.0) * 2)
+    options: dict[str, Any] = {"steps": 24, "guard": True, "every": 10, "val_check_interval": 10}
+    whole = auto_run(tmp_path / "whole", **options).fit()
+    press = StopAt(stop, lambda _: signal.raise_signal(signal.SIGINT))
+    auto_run(tmp_path / "part", extra=(press,), **options).fit()
+    resumed = auto_run(tmp_path / "part", **options).fit(tmp_path / "part" / "checkpoints" / "last.ckpt")
+    assert whole.module.preconditioner.name == resumed.module.preconditioner.name == "none"
+    assert whole.module.preconditioner.looks == resumed.module.preconditioner.looks == [90.0, 90.0, 3.0]
+    assert equal(whole.weights, resumed.weights)
+
+
 def test_with_a_clear_spectrum_auto_is_the_way_itself_bit_for_bit(tmp_path: Path) -> None:
     plain, auto = Run(tmp_path / "a", steps=25), auto_run(tmp_path / "b", steps=25).fit()
     plain.module._scale_free = True
