@@ -43,6 +43,11 @@ class AutoCallback(pl.Callback):
         self._next_look = 0
         self._decided_at = -1
 
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Flat looks of the first steps end nothing."""
+        if isinstance(pl_module.preconditioner, AutoPreconditioner):
+            pl_module.preconditioner.hold = trainer.global_step < WARMUP_STEPS
+
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
     ) -> None:
@@ -73,7 +78,10 @@ class AutoCallback(pl.Callback):
         """
         module: WideNetworkModule = pl_module  # type: ignore[assignment]
         auto, step = module.preconditioner, trainer.global_step
-        if not isinstance(auto, AutoPreconditioner) or auto.active is None or not auto.is_flat:
+        if not isinstance(auto, AutoPreconditioner):
+            return
+        auto.hold = step < WARMUP_STEPS
+        if auto.active is None or not auto.is_flat:
             return
         due = last_due(step, self._spectrum.every_n_steps) == step > self._spectrum.refreshed_at
         if due and step >= WARMUP_STEPS:

@@ -38,6 +38,7 @@ class AutoPreconditioner(Preconditioner):
         self.looks: list[float] = []  # lambda_1 / lambda_64 of every spectrum
         self.trials: list[list[list[Any]]] = []  # [name, decrease, seconds] of every way, for each trial
         self.wants_trial = False
+        self.hold = False  # whether flat looks leave S on for now
         self._tried_at: float | None = None  # the ratio of the last trial
         self._given: tuple[Spectrum, Landmarks, nn.Module, Any] | None = None
         super().__init__(candidates[0].spectral_map)
@@ -141,7 +142,7 @@ class AutoPreconditioner(Preconditioner):
         # A trial holds until the spectrum is another one.
         known = self._tried_at is not None and 0.5 < ratio / self._tried_at < 2
         self.wants_trial = not known and (pays is None or (pays and len(self.candidates) > 1))
-        if self.is_flat and (flat_before or self.active is None):
+        if self.is_flat and (self.active is None or (flat_before and not self.hold)):
             self.retire()
         elif self.active is None and (pays or len(self.looks) == 1):
             self.reason = f"lambda_1/lambda_64 = {ratio:.3g}: the kernel is not flat"
