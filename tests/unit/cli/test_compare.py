@@ -123,6 +123,12 @@ def test_a_method_that_cannot_be_run_is_failed_and_the_race_goes_on(trained: lis
     assert "The loss is nan." in (tmp_path / "index.html").read_text()
 
 
+def test_short_runs_are_made_at_the_lowest_rate(trained: list[list[str]], tmp_path: Path) -> None:
+    """A method whose default rate diverges takes part with a lower one."""
+    compare(configure(*SMALL, "rates=[1,0.5,2]", f"output_dir={tmp_path}"))
+    assert all("optimizer.lr=0.005" in words for words in trained[:4])
+
+
 def test_the_target_may_be_given(trained: list[list[str]], tmp_path: Path) -> None:
     table = compare(configure(*SMALL, "race.target=8", f"output_dir={tmp_path}"))
     assert [(s.target, s.seconds) for s in table] == [(8, 1.3), (8, 0.5)]  # 0, 8, 25 without; 10 at once with S
