@@ -103,6 +103,15 @@ def test_experiments_and_presets_override_what_exists(name: str) -> None:
     assert all(key.startswith(own) for key in foreign), foreign
 
 
+@pytest.mark.parametrize("name", [c for c in CHOICES if c.startswith("experiment/")])
+def test_a_paper_size_is_another_size(name: str) -> None:
+    """Of the experiments; photograph_* and the equations have one size, and say so."""
+    word = name.replace("/", "=", 1)
+    default, paper = (OmegaConf.to_container(accepted(word, *more), resolve=True) for more in ((), ("size=paper",)))
+    one_size = name.startswith(("experiment/photograph_", "experiment/pinn_"))
+    assert (default | {"size": "paper"} == paper) == one_size  # type: ignore[operator]
+
+
 def data_choice(target: str) -> str:
     """The file of conf/data that names a data module."""
     names = [name.split("/")[1] for name in CHOICES if name.startswith("data/")]

@@ -3,6 +3,7 @@
     python scripts/benchmarks/auto.py                                     # five networks, SOAP and Adam, 64x64
     python scripts/benchmarks/auto.py --model siren --optimizer soap --size 128
     python scripts/benchmarks/auto.py --model mlp --optimizer soap --sides off on guarded
+    python scripts/benchmarks/auto.py --model finer --optimizer soap --size 48 --steps 60 --sides off on 10 20 40
 
 Each run is a process of its own with one thread, under the Trainer, full batch, the configuration's defaults for model,
 optimizer and spectrum. Everything is charged: kernels, eigenpairs, interpolation, looks, trials. The target is the
@@ -54,6 +55,18 @@ class Curve(pl.Callback):
         self.points.append((time.process_time() - self.begun, float(outputs["loss"])))
 
 
+class Until(pl.Callback):
+    """S goes off for good at a step, in place of what would be due there."""
+
+    def __init__(self, step: int) -> None:
+        self.step = step
+
+    def on_train_batch_start(self, trainer: pl.Trainer, module: Any, *_: Any) -> None:
+        """Stands before the refreshes."""
+        if trainer.global_step == self.step:
+            module.preconditioner.strength, module.preconditioner.needs_spectrum = 0.0, False
+
+
 def run_cell(cell: dict[str, Any]) -> dict[str, Any]:
     """Train once; the curve, and what was spent and decided."""
     pl.seed_everything(cell["seed"], verbose=False)
@@ -72,10 +85,11 @@ def run_cell(cell: dict[str, Any]) -> dict[str, Any]:
     )
     spectrum, curve = SpectrumCallback(rank=128, subset_size=576), Curve()
     auto = AutoCallback(spectrum)
+    until = [Until(int(side))] if side.isdecimal() else []
     trainer = pl.Trainer(
         max_steps=cell["steps"], max_epochs=-1, accelerator="cpu", limit_val_batches=0, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False,
-        callbacks=[curve, spectrum, auto],
+        callbacks=[curve, *until, spectrum, auto],
     )  # fmt: skip
     trainer.fit(module, datamodule=data)
     guard = {} if module.guard is None else {"guard": (module.guard.shrunk_steps, module.guard.rejected_steps)}
@@ -109,7 +123,7 @@ def compare(cell: dict[str, Any], sides: list[str]) -> None:
     results = {side: in_own_process({**cell, "side": side}) for side in sides}
     level = psnr(results["off"]["curve"][-1][1]) - 0.1
     places = {side: reached(result, level) for side, result in results.items()}
-    better = [min(places[side][i] for side in ("off", "on")) for i in (0, 1)]
+    better = [min(places[side][i] for side in ("off", "on") if side in places) for i in (0, 1)]
     for side, result in results.items():
         steps, seconds = (place / best for place, best in zip(places[side], better, strict=True))
         notes = {name: result[name] for name in ("on", "looks", "guard") if name in result}
@@ -129,9 +143,11 @@ def main() -> None:
     parser.add_argument("--size", type=int, default=64)
     parser.add_argument("--steps", type=int, default=300)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--sides", nargs="+", choices=SIDES, default=["off", "on", "auto"])
+    parser.add_argument("--sides", nargs="+", default=["off", "on", "auto"], help=f"{', '.join(SIDES)}, or steps")
     parser.add_argument("--cell", help=argparse.SUPPRESS)
     args = parser.parse_args()
+    if unknown := [side for side in args.sides if side not in SIDES and not side.isdecimal()]:
+        parser.error(f"there is no side {', '.join(unknown)}; there are {', '.join(SIDES)}, and numbers of steps")
     if args.cell:
         torch.set_num_threads(1)
         warnings.simplefilter("ignore")

@@ -174,10 +174,10 @@ def _task(cfg: DictConfig, contest: Contest, budget: float) -> str:
 
 
 def _short_runs(cfg: DictConfig, contest: Contest, run: Callable[[Cell], Result]) -> list[Result]:
-    """Two, from whose CPU seconds the cost of a step is read."""
+    """Two, from whose CPU seconds the cost of a step is read; at the lowest rate, the one that diverges last."""
     few: int = cfg.calibration_steps
-    seed = cfg.seeds[0]
-    short = Cell(contest.task, contest.method, contest.words, seed, contest.value, few, knob=contest.knob)
+    seed, rate = cfg.seeds[0], contest.value * min(cfg.rates)
+    short = Cell(contest.task, contest.method, contest.words, seed, rate, few, knob=contest.knob)
     return [run(short), run(replace(short, steps=2 * few))]
 
 

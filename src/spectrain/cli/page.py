@@ -73,10 +73,15 @@ def text_cell(value: Any) -> str:
     return f"<td>{html.escape(str(value))}</td>"
 
 
-def number_cell(value: float) -> str:
-    """A <td> of a number in four digits, sorted by all of them."""
-    shown = f"{value:.4g}" if math.isfinite(value) else ("not reached" if math.isinf(value) else "–")
-    return f'<td data-value="{value if math.isfinite(value) else 1e300}">{shown}</td>'
+def number_cell(value: float, shown: str = "") -> str:
+    """A <td> of a number, sorted by all its digits; `shown` in place of the first four of them."""
+    sorted_by = value if math.isfinite(value) else math.copysign(1e300, value)  # a script knows no "inf"
+    return f'<td data-value="{sorted_by}">{shown or number(value)}</td>'
+
+
+def number(value: float) -> str:
+    """Four digits; words for what is not finite: what is to be low was not reached, what is to be high has failed."""
+    return f"{value:.4g}" if math.isfinite(value) else {math.inf: "not reached", -math.inf: "failed"}.get(value, "–")
 
 
 def figure(content: str, caption: str = "") -> str:

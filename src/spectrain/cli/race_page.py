@@ -55,12 +55,12 @@ def _table(rows: Sequence[Standing], race: Any, metric: Metric) -> str:
     lines = []
     for s in rows:
         kinds = " ".join(["" if s.baseline else "ours", "best" if s.final == best else ""]).strip()
-        spread = f"{min(s.finals):.4g} – {max(s.finals):.4g}"
+        spread = f"{page.number(min(s.finals))} – {page.number(max(s.finals))}"
         cells = [
             page.text_cell(s.method),
             page.text_cell("baseline" if s.baseline else "modified spectrum"),
             page.number_cell(s.final),
-            f'<td data-value="{min(s.finals)}">{spread}</td>',
+            page.number_cell(min(s.finals), spread),
             *(page.number_cell(value) for value in (s.rate, s.steps, s.cpu_seconds, s.seconds, s.ratio, s.failed)),
         ]
         lines.append(page.row(cells, kinds))

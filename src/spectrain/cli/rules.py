@@ -138,6 +138,7 @@ RULES: dict[str, Rule] = {
     "calibration_steps": positive_int,
     "data.size": optional(size),
     "data.batch_size": optional(positive_int),
+    "data.batches": choice("random", "lattice"),
     "data.points": positive_int,
     "data.boundary_points": positive_int,
     "data.resample_every_n_steps": optional(positive_int),

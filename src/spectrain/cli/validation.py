@@ -8,6 +8,7 @@ put into the configuration as a number; every other text in place of a number is
 import functools
 import math
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -16,7 +17,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from spectrain.cli.combinations import check_combinations
 from spectrain.cli.rules import RULES, Rule
-from spectrain.errors import InputError
+from spectrain.errors import InputError, SpectrainWarning
 
 # Groups whose keys mean something else in a class of the user's own; the rules then leave them to that class.
 _OWN_CLASS_GROUPS = ("model", "data", "optimizer", "schedule", "preconditioner", "spectral_map")
@@ -39,6 +40,12 @@ def validate(cfg: DictConfig, own: Mapping[str, Rule] | None = None) -> None:
     for key, rule in (RULES | dict(own or {})).items():
         if not _is_own_class(cfg, key.split(".")[0]):
             _check(cfg, key, rule)
+    if cfg.get("size") == "paper" and "${sized:" not in OmegaConf.to_yaml(cfg):
+        warnings.warn(
+            "size=paper has no effect: nothing here has a paper size; give the sizes themselves, e.g. data.size=128.",
+            SpectrainWarning,
+            stacklevel=2,
+        )
     check_combinations(functools.partial(_known, cfg))
 
 

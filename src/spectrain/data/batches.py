@@ -61,6 +61,40 @@ class EndlessBatches:
             t += 1
 
 
+class LatticeBatches(EndlessBatches):
+    """Batches that are lattices on a grid of n = H x W points: every s-th row and column, from an offset of (seed, t).
+
+    All have (H // s) (W // s) points. Every point has its turn, but there are no epochs: each offset is drawn anew. A
+    smooth kernel's modes are nearly orthogonal on a lattice, which they are not on as many points at random.
+    """
+
+    def __init__(
+        self,
+        x: Float[Tensor, "n d"],
+        y: Float[Tensor, "n C"],
+        grid_shape: tuple[int, int],
+        stride: int,
+        seed: int,
+        start: Callable[[], int],
+        shard: tuple[int, int] = (0, 1),
+    ) -> None:
+        self.grid_shape, self.stride = grid_shape, stride
+        super().__init__(x, y, lattice_size(grid_shape, stride), seed, start, shard)
+
+    def rows(self, t: int) -> Int[Tensor, " b"]:
+        """Return the training rows of global batch t, in the grid's order."""
+        draw, s = np.random.default_rng([self.seed, t]), self.stride
+        down, along = (
+            int(draw.integers(side - s * (side // s - 1))) + s * np.arange(side // s) for side in self.grid_shape
+        )
+        return torch.from_numpy((down[:, None] * self.grid_shape[1] + along).ravel())
+
+
+def lattice_size(grid_shape: tuple[int, int], stride: int) -> int:
+    """Return the points of a lattice of every `stride`-th row and column."""
+    return (grid_shape[0] // stride) * (grid_shape[1] // stride)
+
+
 class Chunks:
     """All points in order, `size` at a time; views, nothing is copied."""
 

@@ -118,6 +118,9 @@ class FieldDataModule(LightningDataModule):
                 f"data.batch_size={points} is less than the {shard[1]} processes that share a batch; give "
                 f"{shard[1]} or more."
             )
+        return self._batches(shard)
+
+    def _batches(self, shard: tuple[int, int]) -> EndlessBatches:
         return EndlessBatches(self.train_x, self.train_y, self.batch_size, self.seed, self.batches_done, shard)
 
     def val_dataloader(self) -> Chunks:

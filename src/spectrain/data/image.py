@@ -3,6 +3,8 @@
 Shapes: H rows, W columns, C channels, N = H W pixels, n training points, d = 2 coordinates.
 """
 
+import math
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,9 +17,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from spectrain import plots
+from spectrain.data.batches import EndlessBatches, LatticeBatches, lattice_size
 from spectrain.data.field import Columns, FieldDataModule, Figures, stacked, whole_number
 from spectrain.data.image_io import read_image
-from spectrain.errors import InputError
+from spectrain.errors import InputError, SpectrainWarning
 from spectrain.metrics import FieldMetrics, ImageMetrics
 
 
@@ -48,7 +51,8 @@ class ImageDataModule(FieldDataModule):
     even); the others are in `heldout_mask`. `noise`: standard deviation of Gaussian noise on the values trained on,
     drawn by `seed`; what is measured is the clean picture. `downsample`: k trains on the picture averaged over about
     k x k pixels, at the centres of these, and measures the full one. `batch_size`, `seed`, `chunk_size`: see
-    `FieldDataModule`.
+    `FieldDataModule`. `batches`: "random" pixels, or a "lattice" of every s-th row and column, the densest with at most
+    `batch_size` pixels, see `LatticeBatches`.
 
     Attributes: `image` [H, W, C], clean and full; `grid_shape` (H, W), or that of the smaller picture trained on;
     `coordinates` [N, 2] of all pixels; `heldout_mask` [H, W] or None; `noisy` [H, W, C] or None.
@@ -56,8 +60,8 @@ class ImageDataModule(FieldDataModule):
     Validation batches are the whole image in order, held-out pixels included, index = pixel; then the points of a
     smaller picture, if that is trained on.
 
-    Raises InputError naming data.path, data.size, data.batch_size, data.seed, data.chunk_size, data.holdout, data.noise
-    or data.downsample.
+    Raises InputError naming data.path, data.size, data.batch_size, data.batches, data.seed, data.chunk_size,
+    data.holdout, data.noise or data.downsample.
     """
 
     def __init__(
@@ -67,6 +71,7 @@ class ImageDataModule(FieldDataModule):
         *,
         grayscale: bool = False,
         batch_size: int | None = None,
+        batches: str = "random",
         holdout: bool = False,
         noise: float = 0.0,
         downsample: int = 1,
@@ -93,6 +98,41 @@ class ImageDataModule(FieldDataModule):
         noisy = values + _noise(noise, values.shape, self.seed) if noise else values
         self.noisy = noisy[: height * width].reshape(self.image.shape) if noise else None
         self.set_points(points, values, trained, noisy[trained])
+        self.stride = self._stride(batches, batch_size)
+
+    def _stride(self, batches: str, asked: int | None) -> int | None:
+        """Between the rows and columns of a lattice; None for random pixels. Sets the batch size to the lattice's."""
+        if batches not in ("random", "lattice"):
+            raise InputError(f"data.batches={batches!r} is not known; allowed: random, lattice.")
+        if batches == "random" or (asked is not None and self.batch_size is None):  # all points, which has been said
+            return None
+        if asked is None or self.heldout_mask is not None:
+            raise InputError(
+                "data.batches=lattice is for batches of a whole grid; give data.batch_size and data.holdout=false, or "
+                "data.batches=random."
+            )
+        assert self.grid_shape is not None and self.batch_size is not None
+        stride = math.ceil(math.sqrt(len(self.train_x) / self.batch_size))
+        self.batch_size = lattice_size(self.grid_shape, stride)
+        if self.batch_size == 0:
+            raise InputError(
+                f"data.batch_size={asked} is less than any lattice on {self.grid_shape[0]} x {self.grid_shape[1]} "
+                "pixels; give more, or data.batches=random."
+            )
+        if self.batch_size != asked:
+            warnings.warn(
+                f"data.batch_size={asked}: rows and columns {stride} apart make {self.batch_size} pixels.",
+                SpectrainWarning,
+                stacklevel=3,
+            )
+        return stride
+
+    def _batches(self, shard: tuple[int, int]) -> EndlessBatches:
+        if self.stride is None:
+            return super()._batches(shard)
+        assert self.grid_shape is not None
+        x, y = self.train_x, self.train_y
+        return LatticeBatches(x, y, self.grid_shape, self.stride, self.seed, self.batches_done, shard)
 
     def _averaged(self, holdout: bool) -> Float[Tensor, "h w C"]:
         height, width = _sides(self.image)

@@ -19,9 +19,10 @@ from spectrain.lightning.stopwatch import work_seconds
 from spectrain.lightning.tracking import log_scalars
 from spectrain.preconditioners import AutoPreconditioner, Preconditioner
 from spectrain.preconditioners.choice import NONE, Trial
+from spectrain.preconditioners.refresh import last_due
 from spectrain.preconditioners.snapshot import Snapshot
 
-WARMUP_STEPS = 20  # no trial before that: the kernel still moves
+WARMUP_STEPS = 20  # no trial before that, and no end for want of steepness: the kernel still moves
 TRIAL_STEPS = 10  # for each of the ways, and at most this share of the run:
 TRIAL_SHARE = 1 / 60
 NEXT_LOOK = 4  # S being off, the next look is at this many times the step of the last one
@@ -41,6 +42,11 @@ class AutoCallback(pl.Callback):
         self._name: str | None = None
         self._next_look = 0
         self._decided_at = -1
+
+    def on_train_start(self, trainer: pl.Trainer, pl_module: pl.LightningModule) -> None:
+        """Flat looks of the first steps end nothing."""
+        if isinstance(pl_module.preconditioner, AutoPreconditioner):
+            pl_module.preconditioner.hold = trainer.global_step < WARMUP_STEPS
 
     def on_train_batch_start(
         self, trainer: pl.Trainer, pl_module: pl.LightningModule, batch: Any, batch_idx: int
@@ -65,12 +71,29 @@ class AutoCallback(pl.Callback):
             self._next_look = NEXT_LOOK * max(step, self._spectrum.every_n_steps // 2)
         self._say(trainer, auto)
 
+    def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
+        """Where the kernel is flat, S goes off when its spectrum would be computed anew: one look less.
+
+        Not at once: FINER lost a decibel where S went off at step 10, and nothing at step 20 (docs/safety.md).
+        """
+        module: WideNetworkModule = pl_module  # type: ignore[assignment]
+        auto, step = module.preconditioner, trainer.global_step
+        if not isinstance(auto, AutoPreconditioner):
+            return
+        auto.hold = step < WARMUP_STEPS
+        if auto.active is None or not auto.is_flat:
+            return
+        due = last_due(step, self._spectrum.every_n_steps) == step > self._spectrum.refreshed_at
+        if due and step >= WARMUP_STEPS:
+            auto.retire()
+            _tell_guard(module, auto)
+
     def _refresh_share(self) -> float:
         """Seconds of the last refresh that fall on each step until the next."""
         return self._spectrum.refresh_work / self._spectrum.every_n_steps
 
     def _say(self, trainer: pl.Trainer, auto: AutoPreconditioner) -> None:
-        if len(auto.looks) > self._seen:
+        if len(auto.looks) > self._seen or auto.name != self._name:
             values = {
                 "preconditioner/eigenvalue_ratio_1_64": auto.looks[-1],
                 "preconditioner/on": float(auto.name != NONE),

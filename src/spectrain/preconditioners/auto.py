@@ -17,10 +17,12 @@ from spectrain.spectrum import Spectrum
 class AutoPreconditioner(Preconditioner):
     """One of several ways to precondition, or none, by what the spectrum and trials say.
 
-    Every new spectrum is a look: lambda_1/lambda_64 of `PAYS` or more keeps or switches S on, `USELESS` or less off. In
-    between, and between several ways, what is in use stays until somebody makes a trial (`wants_trial`, `settle`), as
-    `spectrain.lightning.AutoCallback` does; in a loop of one's own the spectrum alone decides. The first steps are with
-    S, unless the first spectrum is flat already: with S they cost a flat network little, without it the others much.
+    Every new spectrum is a look: lambda_1/lambda_64 of `PAYS` or more keeps or switches S on. At `USELESS` or less the
+    kernel is flat: S is used for as long as this spectrum would have been, and then goes off, in place of the next look
+    (`is_flat`, `retire`) or at it, where it is flat too. In between, and between several ways, what is in use stays
+    until somebody makes a trial (`wants_trial`, `settle`), as `spectrain.lightning.AutoCallback` does; in a loop of
+    one's own the spectrum alone decides. The first steps are with S, unless the first spectrum is flat already: with S
+    they cost a flat network little, without it the others much.
 
     Args:
         candidates: the ways to choose among, the first one preferred; each with a spectral map of its own.
@@ -36,6 +38,7 @@ class AutoPreconditioner(Preconditioner):
         self.looks: list[float] = []  # lambda_1 / lambda_64 of every spectrum
         self.trials: list[list[list[Any]]] = []  # [name, decrease, seconds] of every way, for each trial
         self.wants_trial = False
+        self.hold = False  # whether flat looks leave S on for now
         self._tried_at: float | None = None  # the ratio of the last trial
         self._given: tuple[Spectrum, Landmarks, nn.Module, Any] | None = None
         super().__init__(candidates[0].spectral_map)
@@ -109,6 +112,16 @@ class AutoPreconditioner(Preconditioner):
         """As the way in use."""
         return self.in_use.run(network, x, index)
 
+    @property
+    def is_flat(self) -> bool:
+        """Whether the last look says that S cannot pay."""
+        return bool(self.looks) and predict(self.looks[-1]) is False
+
+    def retire(self) -> None:
+        """Go off, by what the last look saw."""
+        self.reason = f"lambda_1/lambda_64 = {self.looks[-1]:.3g}: the kernel is flat already"
+        self.select(NONE)
+
     def discard(self) -> None:
         """Of the way in use."""
         if self.active is not None:
@@ -122,20 +135,19 @@ class AutoPreconditioner(Preconditioner):
 
     def take(self, spectrum: Spectrum, landmarks: Landmarks, network: nn.Module, x: Any) -> None:
         """Look at a spectrum, switch on or off where it is clear, and pass the spectrum on."""
-        ratio = eigenvalue_ratio(spectrum)
+        ratio, flat_before = eigenvalue_ratio(spectrum), self.is_flat
         self.looks.append(ratio)
         self._given = (spectrum, landmarks, network, x)
         pays = predict(ratio)
-        seen = f"lambda_1/lambda_64 = {ratio:.3g}"
         # A trial holds until the spectrum is another one.
         known = self._tried_at is not None and 0.5 < ratio / self._tried_at < 2
         self.wants_trial = not known and (pays is None or (pays and len(self.candidates) > 1))
-        name = self.name
-        if pays is False:
-            name, self.reason = NONE, f"{seen}: the kernel is flat already"
+        if self.is_flat and (self.active is None or (flat_before and not self.hold)):
+            self.retire()
         elif self.active is None and (pays or len(self.looks) == 1):
-            name, self.reason = next(iter(self.candidates)), f"{seen}: the kernel is not flat"
-        self.use(name)
+            self.reason = f"lambda_1/lambda_64 = {ratio:.3g}: the kernel is not flat"
+            self.select(next(iter(self.candidates)))
+        self.use(self.name)
 
     def settle(self, trials: Sequence[Trial]) -> None:
         """Take the best of the trials, one of them named "none"."""

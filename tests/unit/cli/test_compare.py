@@ -4,6 +4,8 @@ import csv
 import json
 import math
 import re
+import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +123,12 @@ def test_a_method_that_cannot_be_run_is_failed_and_the_race_goes_on(trained: lis
     assert "The loss is nan." in (tmp_path / "index.html").read_text()
 
 
+def test_short_runs_are_made_at_the_lowest_rate(trained: list[list[str]], tmp_path: Path) -> None:
+    """A method whose default rate diverges takes part with a lower one."""
+    compare(configure(*SMALL, "rates=[1,0.5,2]", f"output_dir={tmp_path}"))
+    assert all("optimizer.lr=0.005" in words for words in trained[:4])
+
+
 def test_the_target_may_be_given(trained: list[list[str]], tmp_path: Path) -> None:
     table = compare(configure(*SMALL, "race.target=8", f"output_dir={tmp_path}"))
     assert [(s.target, s.seconds) for s in table] == [(8, 1.3), (8, 0.5)]  # 0, 8, 25 without; 10 at once with S
@@ -183,3 +191,49 @@ def test_an_equation_is_raced_too(tmp_path: Path) -> None:
     words = ("race=poisson", "tasks=[poisson2d]", "methods=[adam,gauss_newton]", "seeds=[0]", "rates=[1]", "budget=2")
     table = compare(configure(*words, "race.target=0.01", "calibration_steps=5", f"output_dir={tmp_path}"))
     assert {s.method: math.isinf(s.seconds) for s in table} == {"adam": True, "gauss_newton": False}
+
+
+LOOK = """<script>
+const column = (table, i) => [...table.tBodies[0].rows].map(row => row.cells[i].textContent);
+const seen = [...document.querySelectorAll('table.sortable')].map(table =>
+  [...table.tHead.rows[0].cells].map((th, i) =>
+    [th.textContent, ...[1, 2].map(_ => { th.click(); return column(table, i); })]));
+const paths = [...document.querySelectorAll('figure svg path')];
+const curves = paths.filter(path => path.getBoundingClientRect().width > 100);
+const found = {seen, curves: curves.length, pictures: document.querySelectorAll('figure svg image').length,
+  requests: performance.getEntriesByType('resource').map(entry => entry.name)};
+document.body.innerHTML = '<pre>' + JSON.stringify(found).replaceAll('<', '&lt;') + '</pre>';
+</script>"""
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(shutil.which("chromium") is None, reason="no chromium")
+def test_the_page_in_a_browser(trained: list[list[str]], tmp_path: Path) -> None:
+    """Every column sorts up and down, numbers as numbers; curves are drawn; nothing is asked of the network."""
+    compare(configure(*SMALL, "methods=[soap,soap_S,muon]", "budget=[3,8]", f"output_dir={tmp_path}"))
+    page = tmp_path / "index.html"
+    page.write_text(page.read_text().replace("</body>", f"{LOOK}</body>"))
+    options = ["--headless", "--no-sandbox", "--disable-gpu", "--virtual-time-budget=5000", "--dump-dom"]
+    profile = f"--user-data-dir={tmp_path / 'profile'}"
+    command = ["chromium", *options, profile, page.as_uri()]
+    dom = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120).stdout
+    found = json.loads(re.search(r"<pre>(.*)</pre>", dom, re.DOTALL)[1])  # type: ignore[index]
+    assert found["requests"] == [] and found["curves"] >= 2 * 2 * 2 and found["pictures"] >= 2 * 3
+    assert len(found["seen"]) == 2, "a table for every budget"
+    for table in found["seen"]:
+        for name, rising, falling in table:
+            assert sorted(rising) == sorted(falling) and len(rising) == 3, name
+            assert numbers(rising) == sorted(numbers(rising)) and numbers(falling) == numbers(rising)[::-1], name
+        columns = {name: rising for name, rising, _ in table}
+        assert columns["method"] == ["muon", "soap", "soap_S"]
+    steps = [{name: rising for name, rising, _ in table}["steps"] for table in found["seen"]]
+    assert steps == [["10", "12", "25"], ["10", "38", "75"]], "as numbers, not as words"
+
+
+def numbers(column: list[str]) -> list[float] | list[str]:
+    """A column as it sorts: what failed first, what was not reached or is missing last."""
+    words = {"not reached": "inf", "–": "inf", "failed": "-inf"}
+    try:
+        return [float(words.get(first := text.split(" – ")[0], first)) for text in column]
+    except ValueError:
+        return column

@@ -1,5 +1,6 @@
 """The table of allowed values, key by key."""
 
+import warnings
 from typing import Any
 
 import pytest
@@ -237,3 +238,12 @@ def test_an_automatic_rate_is_for_gradient_descent_and_warns_on_the_parameter_si
 def test_a_value_that_is_missing_is_named(key: str, value: Any) -> None:
     with pytest.raises(InputError, match=rf"{key}.*=\?\?\? is a value that is still missing; give one: {key}"):
         validate(config(**{key: value}))
+
+
+def test_a_paper_size_that_nothing_has_is_said() -> None:
+    with pytest.warns(SpectrainWarning, match="size=paper has no effect"):
+        validate(config(size="paper"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        validate(config(size="paper", data__size="${sized:64,128}"))
+        validate(config(size="default"))

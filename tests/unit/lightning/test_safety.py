@@ -107,25 +107,48 @@ def ratios(monkeypatch: pytest.MonkeyPatch, *values: float) -> None:
 def test_a_flat_kernel_switches_it_off_and_looks_become_rare(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    ratios(monkeypatch, 90.0, 2.0, 1.5)
-    run = auto_run(tmp_path, steps=40, every=5, val_check_interval=50)
-    assert refreshed_at(run) == [0, 5, 20]  # on, off, one look
+    ratios(monkeypatch, 90.0, 90.0, 2.0, 2.0, 1.5)
+    run = auto_run(tmp_path, steps=90, every=5, val_check_interval=200)
+    assert refreshed_at(run) == [0, 5, 10, 15, 80]  # on; flat at 10 and 15, off in place of a look at 20; one look
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("preconditioner:")]
     assert len(lines) == 2
     assert lines[0].startswith("preconditioner: on (sample) from step 0; lambda_1/lambda_64 = 90")
-    assert lines[1].startswith("preconditioner: off from step 5; lambda_1/lambda_64 = 2")
+    assert lines[1].startswith("preconditioner: off from step 20; lambda_1/lambda_64 = 2")
     rows = list(csv.DictReader((tmp_path / "metrics.csv").open()))
-    assert [row["preconditioner/on"] for row in rows if row["preconditioner/on"]] == ["1.0", "0.0", "0.0"]
+    assert [row["preconditioner/on"] for row in rows if row["preconditioner/on"]] == ["1.0"] * 4 + ["0.0"] * 2
 
 
 def test_a_kernel_that_flattens_itself_is_looked_at_three_times_in_forty_steps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What a short run on SIREN pays: no trial, and no refresh from the switch on."""
+    """What a short run on SIREN pays: no trial, S until step 20 (FINER needs it until there), and no fourth look."""
     ratios(monkeypatch, 90.0, 7.0, 3.0)
-    run = auto_run(tmp_path, steps=42, every=20, val_check_interval=50)
-    assert refreshed_at(run) == [0, 5, 10, 40]
-    assert run.module.preconditioner.trials == [] and run.module.preconditioner.name == "none"
+    on: list[bool] = []
+
+    def note(module: Any) -> None:
+        on.append(module.preconditioner.active is not None)
+
+    every_step = StopAt(0, note)
+    every_step.on_train_batch_end = lambda trainer, module, *_: note(module)  # type: ignore[method-assign,assignment]
+    run = auto_run(tmp_path, steps=42, every=20, val_check_interval=50, guard=True, extra=(every_step,))
+    assert refreshed_at(run) == [0, 5, 10]
+    assert on.index(False) == 19 and not any(on[19:]), "after the step with number 19"
+    assert run.module.preconditioner.trials == [] and run.module.guard.rho == 1
+
+
+@pytest.mark.parametrize("stop", [19, 20])
+def test_a_resumed_run_goes_off_where_an_uninterrupted_one_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int
+) -> None:
+    ratios(monkeypatch, *(90.0, 90.0, 3.0) * 2)
+    options: dict[str, Any] = {"steps": 24, "guard": True, "every": 10, "val_check_interval": 10}
+    whole = auto_run(tmp_path / "whole", **options).fit()
+    press = StopAt(stop, lambda _: signal.raise_signal(signal.SIGINT))
+    auto_run(tmp_path / "part", extra=(press,), **options).fit()
+    resumed = auto_run(tmp_path / "part", **options).fit(tmp_path / "part" / "checkpoints" / "last.ckpt")
+    assert whole.module.preconditioner.name == resumed.module.preconditioner.name == "none"
+    assert whole.module.preconditioner.looks == resumed.module.preconditioner.looks == [90.0, 90.0, 3.0]
+    assert equal(whole.weights, resumed.weights)
 
 
 def test_with_a_clear_spectrum_auto_is_the_way_itself_bit_for_bit(tmp_path: Path) -> None:

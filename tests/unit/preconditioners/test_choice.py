@@ -71,12 +71,21 @@ def test_it_starts_on_and_goes_off_when_the_kernel_is_flat_and_on_again() -> Non
     look(auto, beta_of(6.0))
     assert auto.name == "sample" and S.ready and S.strength == 1.0 and auto.wants_trial
     look(auto, beta_of(2.0))
+    assert auto.name == "sample" and auto.is_flat and not auto.wants_trial  # it has been paid for
+    look(auto, beta_of(3.0))
     assert auto.name == "none" and S.strength == 0.0 and not auto.needs_spectrum and not auto.wants_trial
-    assert "lambda_1/lambda_64 = 2" in auto.reason
+    assert "lambda_1/lambda_64 = 3" in auto.reason
     look(auto, beta_of(6.0))
     assert auto.name == "none" and auto.wants_trial  # not clear: it stays off until a trial
     look(auto, beta_of(1000.0))
     assert auto.name == "sample" and not auto.wants_trial and auto.spectral_map == S.spectral_map
+
+
+def test_one_flat_look_between_others_changes_nothing() -> None:
+    auto = AutoPreconditioner([SamplePreconditioner(spectral_maps.power(0.5))])
+    for ratio in (90.0, 2.0, 90.0, 2.0):
+        look(auto, beta_of(ratio))
+        assert auto.name == "sample"
 
 
 def test_a_first_spectrum_that_is_flat_keeps_it_off() -> None:

@@ -138,3 +138,27 @@ def test_two_parts_of_a_study_do_not_share_a_file(tmp_path: Path) -> None:
     assert cells("lr 1", lambda: {"value": 2})["value"] == 1
     with pytest.raises(InputError, match=r"'lr 1.npz' and 'lr_1.npz' would share lr_1\.npz"):
         cells("lr_1", lambda: {"value": 2})
+
+
+def test_what_is_left_is_estimated_by_the_parts_that_were_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said: list[str] = []
+    now = [0.0]
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+
+    def compute() -> dict[str, float]:
+        now[0] += 90.0
+        return {"value": 1.0}
+
+    Cells(tmp_path, say=lambda _: None)("a", compute)
+    cells = Cells(tmp_path, say=said.append)
+    cells.total = 4
+    for name in "abcd":
+        cells(name, compute)
+    assert said == [
+        "[1/4] a (found)",
+        "[2/4] b (90.0 s, about 3.0 min left)",
+        "[3/4] c (90.0 s, about 90.0 s left)",
+        "[4/4] d (90.0 s)",
+    ]
