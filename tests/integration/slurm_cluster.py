@@ -95,6 +95,8 @@ class Cluster:
 
     def __exit__(self, *_: object) -> None:
         self.run("scancel", "--signal=KILL", "--full", "--user=root", check=False)
+        with suppress(AssertionError):  # a job's own processes end only once the controller has heard of it
+            self.wait_until(lambda: not self.run("squeue", "--noheader", check=False).strip(), 20)
         for daemon in reversed(self._daemons):
             daemon.terminate()
         for daemon in self._daemons:

@@ -206,11 +206,7 @@ class BatchPreconditioner(Preconditioner):
         """The result, or None, a warning and one more skipped step; the same on all ranks where it is `shared`."""
         try:
             return ranks.together(compute, shared)
-        except (
-            RuntimeError,
-            MemoryError,
-            ranks.FailedElsewhereError,
-        ) as error:  # LinAlgError, out of memory: RuntimeErrors
+        except (RuntimeError, MemoryError, ranks.FailedElsewhereError) as error:  # LinAlgError is a RuntimeError
             if ranks.is_of_a_collective(error):
                 raise
             self.skipped_steps += 1
