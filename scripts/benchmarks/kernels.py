@@ -125,7 +125,6 @@ CASES = {
     "siren": Case(lambda: siren(512)),
     "resnet": Case(lambda: resnet(64, 8, 10)),
     "transformer": Case(lambda: transformer(64, 32, 128, 10)),
-    "transformer-128": Case(lambda: transformer(128, 32, 128, 10)),
 }
 
 
