@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from spectrain.cli import build
 from spectrain.cli.choose_map import is_auto
 from spectrain.cli.fitting import fit_guarded
-from spectrain.cli.processes import check_processes
+from spectrain.cli.processes import check_processes, world_size
 from spectrain.cli.rank import is_first
 from spectrain.cli.run_folder import make_run_folder
 from spectrain.cli.tracker import build_tracker
@@ -68,6 +68,11 @@ def check_physics(cfg: DictConfig) -> None:
         raise InputError(
             f"{side.__name__} does not act on the residuals of an equation; take preconditioner=sample, or none with "
             "optimizer=gauss_newton."
+        )
+    if side is not None and world_size(cfg) > 1:
+        raise InputError(
+            f"preconditioner=sample acts on an equation's residuals in one process, and there are {world_size(cfg)}; "
+            "give trainer.devices=1, or preconditioner=none with optimizer=gauss_newton, which shares its kernel."
         )
     if side is not None and is_auto(cfg):
         raise InputError("spectral_map=auto does not know equations; give a map, such as spectral_map=power.")

@@ -147,17 +147,16 @@ class PhysicsModule(pl.LightningModule):
     def _loss(self, residuals: Residuals, optimizer: Any) -> Tensor:
         """|r|^2 / 2 with its gradient; S enters in the backward pass.
 
-        Gradients are averaged over the ranks: without S each takes its share of the points, times their number; S acts
-        on all residuals, and every rank has the whole gradient.
+        Of several ranks (there is no S then) each takes its share of the points, times their number: DDP averages.
         """
         optimizer.zero_grad()
         world = self.trainer.world_size
-        by_share = world > 1 and self.preconditioner is None
+        own = residuals if world == 1 else residuals.share(self.trainer.global_rank, world)
         with torch.enable_grad():
-            r = residuals.share(self.trainer.global_rank, world)() if by_share else residuals()
+            r = own()
             loss = 0.5 * (r if self.preconditioner is None else self.preconditioner(r)).square().sum()
-            self.manual_backward(world * loss if by_share else loss)
-        return ranks.total(loss.detach(), by_share)
+            self.manual_backward(world * loss)
+        return ranks.total(loss.detach(), world > 1)
 
     def _refresh(self, residuals: Residuals) -> None:
         assert self.preconditioner is not None
@@ -165,9 +164,7 @@ class PhysicsModule(pl.LightningModule):
 
         def compute() -> Spectrum:
             K = residuals.linearize().gram()
-            spectrum = ranks.same_spectrum(
-                lambda: Spectrum.from_kernel(K, rank=min(self.rank, len(K))), self.trainer.world_size > 1
-            )
+            spectrum = Spectrum.from_kernel(K, rank=min(self.rank, len(K)))
             S.update(spectrum, dtype=K.dtype)
             return spectrum
 
