@@ -80,6 +80,8 @@ class FactoredLinearization(Linearization):
         parts = torch.tensor_split(index, torch.searchsorted(index, edges).cpu())
         start = 0
         for rows, right, part in zip(self._rows, self._blocks, parts, strict=False):
+            if len(part) == 0:
+                continue
             chosen = right.rows(part - rows.start).factors
             for others, left in zip(self._rows, self._blocks, strict=True):
                 block = K[others, start : start + len(part)]

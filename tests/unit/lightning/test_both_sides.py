@@ -174,7 +174,9 @@ def test_schedule_free_evaluates_and_saves_the_averaged_weights(tmp_path: Path, 
     whole = Run(tmp_path / "whole", side, optimizer=make).fit()
     assert learns(whole)
     saved = torch.load(tmp_path / "whole" / "last.ckpt", weights_only=True)["state_dict"]
-    assert all(map(torch.equal, [v for name, v in saved.items() if name.startswith("network.")], whole.weights))
+    # The two sets are made of each other, forth and back after the checkpoint: up to rounding.
+    averaged = [v for name, v in saved.items() if name.startswith("network.")]
+    torch.testing.assert_close(averaged, whole.weights, rtol=1e-6, atol=1e-7)
     Run(tmp_path / "part", side, optimizer=make, max_steps=5).fit()
     resumed = Run(tmp_path / "part", side, optimizer=make).fit(tmp_path / "part" / "last.ckpt")
     assert all(map(torch.equal, whole.weights, resumed.weights))
