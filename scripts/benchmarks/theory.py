@@ -11,6 +11,7 @@ OMP_NUM_THREADS=1 python scripts/benchmarks/theory.py maps           # docs/imag
 import argparse
 import math
 from collections.abc import Callable
+from itertools import islice
 from pathlib import Path
 
 import matplotlib
@@ -27,7 +28,7 @@ from spectrain.spectral_maps import custom, flatten, identity, power
 from spectrain.spectrum import Spectrum
 from spectrain.spectrum.dynamics import predict_residual
 from spectrain.spectrum.frequencies import energy_per_frequency
-from spectrain.studies.descent import first_modes
+from spectrain.studies.descent import descend, first_modes
 from spectrain.studies.two_layer import circle, even_angles, two_layer
 
 IMAGES = Path(__file__).parents[2] / "docs" / "images"
@@ -163,7 +164,7 @@ def residuals() -> None:
     widths = (256, 1024, 4096, 16384)
     cases = {"S = I": (identity(), 0.5), "power(.5, 15)": (power(0.5, 15), 0.5), "flatten(15)": (flatten(15), 0.1)}
     mean = np.zeros((len(cases), len(widths)))
-    print(f"| width | {' | '.join(cases)} |\n|---|---|---|")
+    print(f"| width | {' | '.join(cases)} |\n|---|---|---|---|")
     for j, width in enumerate(widths):
         cells = []
         for i, (g, share) in enumerate(cases.values()):

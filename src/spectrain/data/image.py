@@ -113,6 +113,9 @@ class ImageDataModule(FieldDataModule):
             )
         assert self.grid_shape is not None and self.batch_size is not None
         stride = math.ceil(math.sqrt(len(self.train_x) / self.batch_size))
+        # Rows and columns that are left over may let a denser lattice through.
+        while stride > 1 and 0 < lattice_size(self.grid_shape, stride - 1) <= self.batch_size:
+            stride -= 1
         self.batch_size = lattice_size(self.grid_shape, stride)
         if self.batch_size == 0:
             raise InputError(

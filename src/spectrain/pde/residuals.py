@@ -56,10 +56,18 @@ class Residuals:
         self._scale = {name: math.sqrt(weights[name] / len(part.x)) for name, part in points.items()}
 
     def share(self, rank: int, world: int) -> "Residuals":
-        """A rank's part of every condition's points, each residual with the weight that it has among all of them."""
+        """A rank's part of every condition's points, each residual with the weight that it has among all of them.
+
+        Raises:
+            InputError: a condition has fewer points than there are ranks.
+        """
         part = copy.copy(self)
         part.points = {}
         for name, (x, data) in self.points.items():
+            if len(x) < world:
+                raise InputError(
+                    f"{name} has {len(x)} points for {world} processes; give as many or more, or fewer processes."
+                )
             mine = rank_rows(len(x), rank, world)
             part.points[name] = Points(x[mine], None if data is None else data[mine])
         return part

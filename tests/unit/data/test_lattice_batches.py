@@ -53,6 +53,10 @@ def test_the_densest_lattice_within_the_batch_size() -> None:
     assert torch.equal(x, module.train_x[index]) and torch.equal(y, module.train_y[index])
     with pytest.warns(SpectrainWarning, match="rows and columns 3 apart make 25 pixels"):
         assert ImageDataModule(size=16, batch_size=50, batches="lattice").batch_size == 25
+    odd = ImageDataModule(
+        size=17, batch_size=64, batches="lattice"
+    )  # 17 // 2 = 8: the last row and column are left over
+    assert (odd.stride, odd.batch_size) == (2, 64)
     small = ImageDataModule(size=16, batch_size=16, batches="lattice", downsample=2)
     assert small.grid_shape == (8, 8) and small.stride == 2
     with pytest.warns(SpectrainWarning, match="all 64 are used"):

@@ -24,6 +24,11 @@ def network(equation: Equation) -> torch.nn.Module:
     ).double()
 
 
+@pytest.mark.parametrize("equation", [Poisson(frequency=11), Helmholtz(5.5), Helmholtz(15)])
+def test_a_whole_number_of_half_waves_is_told_up_to_rounding(equation: Equation) -> None:
+    assert equation.hard() is not None
+
+
 @pytest.mark.parametrize("name", EQUATIONS)
 def test_the_condition_holds_before_training(name: str) -> None:
     equation = EQUATIONS[name]

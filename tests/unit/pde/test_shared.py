@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from processes import run_ranks
+from spectrain import InputError
 from spectrain.kernels import rank_rows
 from spectrain.preconditioners import ranks
 
@@ -60,3 +61,9 @@ def test_shares_of_the_points_add_up_to_the_loss() -> None:
     made = residuals(make(*SIZES[0]), 0, shared=False)
     parts = [made.share(rank, 3).loss().detach() for rank in range(3)]
     assert float(sum(parts)) == pytest.approx(float(made.loss().detach()), rel=1e-12)
+
+
+def test_more_ranks_than_points_are_refused() -> None:
+    made = residuals(make(*SIZES[0]), 0, shared=False)
+    with pytest.raises(InputError, match="points for 1000 processes"):
+        made.share(0, 1000)

@@ -40,4 +40,7 @@ class Helmholtz(Equation):
 
     def hard(self) -> Hard | None:
         """Zero on the boundary, where half waves fit into the square."""
-        return None if self.k / math.pi % 1 else Hard("boundary", zero_at_ends(self.domain.low, self.domain.high))
+        halves = self.k / math.pi
+        if abs(halves - round(halves)) > 1e-9:
+            return None
+        return Hard("boundary", zero_at_ends(self.domain.low, self.domain.high))
