@@ -20,9 +20,10 @@ def begin(argv: Sequence[str]) -> None:
     Raises:
         InputError: it needs submitit, which is not installed; or its jobs would go on with each other's run.
     """
-    given = dict(word.partition("=")[::2] for word in argv)
+    given = {key.lstrip("+"): value for key, _, value in (word.partition("=") for word in argv)}
     folder = given.get("paths.run_dir", "")
-    if {"-m", "--multirun"} & set(argv) and given.get("resume") == "true" and folder and not {"$", ","} & set(folder):
+    resumes = {"-m", "--multirun"} & set(argv) and given.get("resume", "").lower() == "true"
+    if resumes and folder and not {"$", ","} & set(folder):
         raise InputError(
             f"all jobs of this sweep would go on with the one run in paths.run_dir={folder}; give each its own: "
             "paths.run_dir='runs/sweep/${hydra:job.num}'."
@@ -41,7 +42,8 @@ def alone(words: Sequence[str], cfg: DictConfig) -> list[str]:
     """A job's overrides for a run that is no part of a sweep: with what Hydra counts in one (``${hydra:job.num}``)."""
     parts = [word.partition("=") for word in words]
     counted = [key for key, _, value in parts if "${hydra:" in value.replace("\\", "")]  # Hydra escapes it
-    return [f"{key}={OmegaConf.select(cfg, key)}" if key in counted else f"{key}{is_}{v}" for key, is_, v in parts]
+    found = {key: OmegaConf.select(cfg, key.lstrip("+")) for key in counted}
+    return [f"{key}={found[key]}" if key in found else f"{key}{is_}{v}" for key, is_, v in parts]
 
 
 def remember(code: int, words: str) -> None:

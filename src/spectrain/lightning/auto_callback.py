@@ -72,7 +72,7 @@ class AutoCallback(pl.Callback):
         self._say(trainer, auto)
 
     def on_train_batch_end(self, trainer: pl.Trainer, pl_module: pl.LightningModule, *_: Any) -> None:
-        """Where the kernel is flat, S goes off when its spectrum would be computed anew: one look less.
+        """Where the kernel is flat, S goes off when a spectrum falls due: one look less.
 
         Not at once: FINER lost a decibel where S went off at step 10, and nothing at step 20 (docs/safety.md).
         """

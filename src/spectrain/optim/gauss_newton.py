@@ -146,7 +146,7 @@ class DampedSystem:
     def direction(
         self, mu: float, momentum: float = 0.0, before: Float[Tensor, " P"] | None = None
     ) -> Float[Tensor, " P"] | None:
-        """d, or None where Cholesky fails."""
+        """d, or None where Cholesky or the conjugate gradients fail."""
         origin = None if before is None or not momentum else momentum * before
         z = self._lin.r if origin is None else self._lin.r + self._lin.push(origin)
         solved = self._solve(self._lin.pull(z) if self._on_parameters else z, mu * self._trace)

@@ -30,18 +30,21 @@ class Sketch:
         columns = lin.columns(chosen)
         inner = columns[chosen]
         inner.diagonal().add_(m * torch.finfo(inner.dtype).eps * inner.trace())  # rounding may leave it indefinite
-        L = torch.linalg.cholesky(inner)
+        L, info = torch.linalg.cholesky_ex(inner)
+        self._failed = bool(info)
         self._lin = lin
         self._B = torch.linalg.solve_triangular(L, columns.T, upper=False).T
         self._inner = self._B.T @ self._B
 
     def solve(
         self, c: float, z: Float[Tensor, " n"], tolerance: float = TOLERANCE, iterations: int = ITERATIONS
-    ) -> Float[Tensor, " n"]:
-        """x with ``|(K + c) x - z| <= tolerance |z|``, or what so many iterations give."""
+    ) -> Float[Tensor, " n"] | None:
+        """x with ``|(K + c) x - z| <= tolerance |z|``, or what so many iterations give; None if no better than 0."""
         A = self._inner.clone()
         A.diagonal().add_(c)
-        L = torch.linalg.cholesky(A)
+        L, info = torch.linalg.cholesky_ex(A)
+        if self._failed or bool(info):
+            return None
         x, r = torch.zeros_like(z), z.clone()
         y = self._precondition(L, c, r)
         p, ry = y.clone(), torch.dot(r, y)
@@ -55,7 +58,8 @@ class Sketch:
             y = self._precondition(L, c, r)
             before, ry = ry, torch.dot(r, y)
             p = y + ry / before * p
-        return x
+        left = z - self._lin.push(self._lin.pull(x)) - c * x  # the recurrence does not see rounding
+        return x if bool(left.norm() < z.norm()) else None  # nan is no better either
 
     def _precondition(self, L: Tensor, c: float, v: Float[Tensor, " n"]) -> Float[Tensor, " n"]:
         inside = torch.cholesky_solve((self._B.T @ v)[:, None], L)[:, 0]

@@ -43,6 +43,13 @@ def gathered(factors: Factors, shared: bool) -> Factors:
     }
 
 
+def reserve(factors: Factors, shared: bool) -> bool:
+    """Fail here, before any collective, where what `gathered` makes does not fit."""
+    if shared:
+        _ = [t.new_empty(ranks.count(shared), 2, *t.shape) for f in factors.values() for t in f.tensors()]
+    return True
+
+
 def chosen_rows(n: int, m: int) -> Integer[Tensor, " m"]:
     """m of n rows: at random, since a batch may be in order, and always the same ones, so that none is remembered."""
     return torch.randperm(n, generator=torch.Generator().manual_seed(0))[:m]

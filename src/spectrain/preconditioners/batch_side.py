@@ -21,7 +21,7 @@ from spectrain.kernels.live import LivePlan, factors_live, plan_live, pull_param
 from spectrain.kernels.network import arguments, unwrap
 from spectrain.preconditioners import ranks
 from spectrain.preconditioners.base import Preconditioner
-from spectrain.preconditioners.batch_kernel import batch_kernel, gathered
+from spectrain.preconditioners.batch_kernel import batch_kernel, gathered, reserve
 from spectrain.spectral_maps import SpectralMap
 from spectrain.spectral_maps.base import checked_ratio
 from spectrain.spectrum.lanczos import apply_function
@@ -110,7 +110,8 @@ class BatchPreconditioner(Preconditioner):
             factors = (
                 self._attempt(lambda: factors_live(f, uses, live, network, x), shared) if f.requires_grad else None
             )
-            whole = None if factors is None else gathered(factors, shared)
+            fits = None if factors is None else self._attempt(lambda: reserve(factors, shared), shared)
+            whole = None if factors is None or fits is None else gathered(factors, shared)
             kernel = None if whole is None else self._attempt(lambda: batch_kernel(whole, self.landmarks), shared)
         if factors is None or kernel is None:
             return output

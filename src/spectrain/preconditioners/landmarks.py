@@ -257,7 +257,7 @@ def _grid(x: Tensor, grid_shape: tuple[int, int] | None, count: int, extension: 
 
 def _as_matrix(K: Tensor) -> Tensor:
     """[n, m] as it is, [n, m, C, C] to [nC, mC]."""
-    return K if K.ndim == 2 else K.transpose(1, 2).reshape(K.shape[0] * K.shape[2], -1)
+    return K if K.ndim == 2 else K.transpose(1, 2).reshape(K.shape[0] * K.shape[2], K.shape[1] * K.shape[3])
 
 
 def _axis(low: Tensor, high: Tensor, size: int) -> Tensor:

@@ -204,7 +204,7 @@ class ParameterPreconditioner(Preconditioner):
             raise InputError("The saved state of the preconditioner is that of a network with other parameters.")
         device = parameters[0].device
         self._blocks = {
-            p: block.flatten(1)[:, own_part(p.numel(), self.shared)].contiguous().to(p.device)
+            p: block.reshape(len(block), p.numel())[:, own_part(p.numel(), self.shared)].contiguous().to(p.device)
             for p, block in zip(parameters, blocks, strict=True)
             if block is not None
         }

@@ -98,7 +98,7 @@ def pull_back(
         }
         for modes, parts in pull(seen, points, columns, MODES_AT_ONCE):
             for name, rows in parts.items():
-                blocks[name][modes] = rows.flatten(1)
+                blocks[name][modes] = rows.reshape(len(rows), blocks[name].shape[1])
         return blocks
 
     with evaluating(network), undisturbed(seen):

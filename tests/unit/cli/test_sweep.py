@@ -48,6 +48,8 @@ def test_jobs_that_would_share_a_run_are_refused(folder: str) -> None:
     words = ["-m", "seed=0,1", "resume=true", f"paths.run_dir={folder}"]
     with pytest.raises(InputError, match=r"all jobs of this sweep would go on .*\$\{hydra:job.num\}"):
         sweep.begin(words)
+    with pytest.raises(InputError, match="all jobs of this sweep"):
+        sweep.begin([*words[:2], "++resume=True", f"+{words[3]}"])
     sweep.begin(words[1:])
     for own in ("runs/${hydra:job.num}", "a,b", "runs/${seed}"):
         sweep.begin([*words[:3], f"paths.run_dir={own}"])
@@ -57,3 +59,5 @@ def test_a_job_by_itself_is_not_counted() -> None:
     cfg = OmegaConf.create({"paths": {"run_dir": "runs/sweep/1"}, "seed": 3})
     words = ["seed=3", r"paths.run_dir=runs/sweep/$\{hydra\:job.num\}", "~logger"]
     assert sweep.alone(words, cfg) == ["seed=3", "paths.run_dir=runs/sweep/1", "~logger"]
+    words[1] = "++" + words[1]
+    assert sweep.alone(words, cfg) == ["seed=3", "++paths.run_dir=runs/sweep/1", "~logger"]

@@ -24,6 +24,7 @@ def test_it_is_the_dense_solve(landmarks: int) -> None:
     K = lin.gram()
     c = 1e-6 * float(K.trace())
     found = Sketch(lin, landmarks).solve(c, lin.r, tolerance=1e-12, iterations=1000)
+    assert found is not None
     expected = torch.linalg.solve(K + c * torch.eye(150, dtype=torch.float64), lin.r)
     assert float((found - expected).norm() / expected.norm()) < 1e-6
 
@@ -33,11 +34,11 @@ def test_more_landmarks_take_fewer_iterations() -> None:
     lin = decaying(150, 200)
     K = lin.gram()
     c = 1e-6 * float(K.trace())
-    left = [
-        float((K @ x + c * x - lin.r).norm() / lin.r.norm())
-        for x in (Sketch(lin, m).solve(c, lin.r, iterations=10) for m in (5, 40, 120))
-    ]
-    assert left[2] < 1e-4 and left[2] < 0.1 * left[1] < 0.1 * left[0], left
+    left = []
+    for m in (5, 40, 120):
+        x = Sketch(lin, m).solve(c, lin.r, iterations=10)
+        left.append(float("inf") if x is None else float((K @ x + c * x - lin.r).norm() / lin.r.norm()))
+    assert left[2] < 1e-4 and 10 * left[2] < min(left[:2]), left
 
 
 def test_columns_of_the_factored_kernel() -> None:
@@ -66,3 +67,11 @@ def test_a_large_kernel_is_never_formed(monkeypatch: pytest.MonkeyPatch) -> None
     optimizer = GaussNewton(net.parameters(), mu=1e-8)
     losses = [float(optimizer.step(lambda: (net(x) - torch.sin(3 * x))[:, 0] / 30**0.5)) for _ in range(15)]
     assert losses[-1] < 1e-6 * losses[0] and optimizer.state["fallbacks"] == 0
+
+
+def test_a_solution_that_rounding_spoils_is_none() -> None:
+    """As where the dense system's Cholesky fails: more damping is asked for."""
+    J = decaying(150, 200).jacobian()
+    assert Sketch(DenseLinearization(torch.ones(150), J.float()), 150).solve(1e-12, torch.ones(150)) is None
+    nothing = DenseLinearization(torch.ones(150), torch.zeros(150, 200))
+    assert Sketch(nothing, 20).solve(1e-6, nothing.r) is None

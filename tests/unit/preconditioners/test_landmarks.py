@@ -204,3 +204,7 @@ def test_a_kernel_that_is_not_finite_is_refused() -> None:
     torch.nn.init.constant_(next(network.parameters()), float("nan"))
     with pytest.raises(InputError):
         choose_landmarks(grid(4, 4), 16).spectrum(network, 3)
+
+
+def test_a_rank_without_rows_of_the_full_kernel_has_a_matrix_of_none() -> None:
+    assert landmarks_module._as_matrix(torch.zeros(0, 5, 2, 2)).shape == (0, 10)

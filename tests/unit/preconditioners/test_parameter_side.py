@@ -40,6 +40,17 @@ class Block(nn.Module):
         return self.head(self.block(x).mean(1))
 
 
+class Scaled(nn.Module):
+    """With a parameter that is a scalar."""
+
+    def __init__(self, C: int) -> None:
+        super().__init__()
+        self.omega, self.net = nn.Parameter(torch.tensor(1.5)), mlp(2, C, width=16, depth=2)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.net(self.omega * x)
+
+
 NETWORKS: dict[str, tuple[Callable[[int], nn.Module], tuple[int, ...]]] = {
     "mlp": (lambda C: mlp(2, C, width=16, depth=2), (2,)),
     "convolution": (
@@ -47,6 +58,7 @@ NETWORKS: dict[str, tuple[Callable[[int], nn.Module], tuple[int, ...]]] = {
         (1, 4, 4),
     ),
     "transformer block": (Block, (3, 4)),
+    "scalar parameter": (Scaled, (2,)),
 }
 
 
@@ -330,8 +342,9 @@ def test_a_pull_back_that_fails_leaves_the_identity(monkeypatch: pytest.MonkeyPa
     assert P.ready
 
 
-def test_saved_state_is_tensors_and_primitives() -> None:
-    model, x, _ = problem()
+@pytest.mark.parametrize("name", ["mlp", "scalar parameter"])
+def test_saved_state_is_tensors_and_primitives(name: str) -> None:
+    model, x, _ = problem(name)
     P = ParameterPreconditioner(HALF)
     P.refresh(model, x, rank=8)
     P.strength = 0.5
