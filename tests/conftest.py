@@ -3,6 +3,7 @@
 import os
 
 import hypothesis
+import pytest
 import torch
 from jaxtyping import install_import_hook
 
@@ -16,3 +17,9 @@ torch.set_num_threads(1)
 hypothesis.settings.register_profile("local", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, print_blob=True)
 hypothesis.settings.load_profile("ci" if os.environ.get("CI") else "local")
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """`gpu` tests are skipped where there is none."""
+    if "gpu" in item.keywords and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
