@@ -41,9 +41,11 @@ def begin(argv: Sequence[str]) -> None:
 def alone(words: Sequence[str], cfg: DictConfig) -> list[str]:
     """A job's overrides for a run that is no part of a sweep: with what Hydra counts in one (``${hydra:job.num}``)."""
     parts = [word.partition("=") for word in words]
-    counted = [key for key, _, value in parts if "${hydra:" in value.replace("\\", "")]  # Hydra escapes it
-    found = {key: OmegaConf.select(cfg, key.lstrip("+")) for key in counted}
-    return [f"{key}={found[key]}" if key in found else f"{key}{is_}{v}" for key, is_, v in parts]
+    counted = {key for key, _, value in parts if "${hydra:" in value.replace("\\", "")}  # Hydra escapes it
+    return [
+        f"{key}={OmegaConf.select(cfg, key.lstrip('+'))}" if key in counted else f"{key}{is_}{value}"
+        for key, is_, value in parts
+    ]
 
 
 def remember(code: int, words: str) -> None:

@@ -153,5 +153,5 @@ def _triangle(count: int, shared: bool) -> list[slice]:
     """This rank's rows of a triangle of `count` rows: a span from each end, so that all ranks have as many pairs."""
     if not shared:
         return [slice(0, count)]
-    world, rank = len(ranks.columns_of_ranks(0, shared)), ranks.my_rank(shared)
+    world, rank = ranks.count(shared), ranks.my_rank(shared)
     return [rank_rows(count, r, 2 * world) for r in (rank, 2 * world - 1 - rank)]

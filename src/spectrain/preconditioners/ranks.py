@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from jaxtyping import Float
+from jaxtyping import Float, Integer
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -55,15 +55,20 @@ def all_rows(rows: Float[Tensor, "r k"], shared: bool) -> tuple[Float[Tensor, "n
     """The rows of all ranks, in their order, and where this rank's are."""
     if not shared:
         return rows, slice(None)
-    counts = torch.zeros(dist.get_world_size(), dtype=torch.long, device=rows.device)
-    counts[dist.get_rank()] = len(rows)
-    dist.all_reduce(counts)
-    ends = counts.cumsum(0).tolist()
+    ends = _counts(rows).cumsum(0).tolist()
     mine = slice(ends[dist.get_rank()] - len(rows), ends[dist.get_rank()])
     whole = rows.new_zeros(ends[-1], rows.shape[1])
     whole[mine] = rows
     dist.all_reduce(whole)
     return whole, mine
+
+
+def _counts(rows: Tensor) -> Integer[Tensor, " ranks"]:
+    """How many rows each rank has."""
+    counts = torch.zeros(dist.get_world_size(), dtype=torch.long, device=rows.device)
+    counts[dist.get_rank()] = len(rows)
+    dist.all_reduce(counts)
+    return counts
 
 
 def interleaved(rows: Float[Tensor, "r *shape"], shared: bool) -> tuple[Float[Tensor, "n *shape"], Tensor | slice]:
@@ -73,10 +78,7 @@ def interleaved(rows: Float[Tensor, "r *shape"], shared: bool) -> tuple[Float[Te
     """
     if not shared:
         return rows, slice(None)
-    rank, world = dist.get_rank(), dist.get_world_size()
-    counts = torch.zeros(world, dtype=torch.long, device=rows.device)
-    counts[rank] = len(rows)
-    dist.all_reduce(counts)
+    rank, counts = dist.get_rank(), _counts(rows)
     there = torch.arange(int(counts.max()), device=rows.device)[:, None] < counts
     whole = rows.new_zeros(*there.shape, *rows.shape[1:])
     whole[: len(rows), rank] = rows
