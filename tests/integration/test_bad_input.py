@@ -118,7 +118,7 @@ REFUSED: list[tuple[list[str], list[str]]] = [
     (["optimizer=sgd", "optimizer.momentum=0"], ["optimizer", "Nesterov"]),
     (["optimizer=lbfgs", "optimizer.line_search_fn=wolfe"], ["optimizer.line_search_fn='wolfe'", "strong_wolfe"]),
     (["optimizer=lbfgs", "guard=true"], ["guard=false"]),
-    (["optimizer=gauss_newton"], ["optimizer=gauss_newton", "picture"]),
+    (["optimizer=gauss_newton"], ["optimizer=gauss_newton", "preconditioner=none"]),
     (["preconditioner=grid", "data.holdout=true"], ["preconditioner=grid", "data.holdout=false"]),
     (["baseline=none"], ["baseline='none'", "true or false"]),
     (["+schedule.foo=1"], ["schedule", "foo"]),

@@ -113,7 +113,7 @@ def test_a_checkpoint_is_evaluated(experiment: str, tmp_path: Path) -> None:
         (["experiment=denoise", "data.noise=-1"], ["data.noise=-1"]),
         (["experiment=image", "data.downsample=0"], ["data.downsample=0"]),
         (["experiment=image", "data.holdout=true"], ["data.downsample=2", "data.holdout=false"]),
-        (["data=table", "optimizer=gauss_newton", "preconditioner=none"], ["optimizer=gauss_newton"]),
+        (["experiment=digits", "optimizer=gauss_newton", "preconditioner=none"], ["cross-entropy"]),
         (["data=table", "preconditioner=grid"], ["grid"]),
     ],
     ids=lambda value: " ".join(value),

@@ -8,7 +8,7 @@ import pytest
 import torch
 from program import call, load, resume, train
 
-# Gauss-Newton is for equations: test_physics.py.
+# Gauss-Newton takes no preconditioner.
 FILES = {path.stem for path in (Path(__file__).parents[2] / "conf" / "optimizer").glob("*.yaml")} - {"gauss_newton"}
 
 
@@ -22,6 +22,12 @@ REST = [(name, side) for name in sorted(FILES) for side in ("sample", "parameter
 def test_every_optimizer_runs_on_both_sides(tmp_path: Path, optimizer: str, side: str) -> None:
     summary = train(tmp_path / "run", f"optimizer={optimizer}", f"preconditioner={side}")
     assert math.isfinite(summary["psnr"]) and summary["psnr"] > 5
+
+
+def test_gauss_newton_fits_a_colour_picture(tmp_path: Path) -> None:
+    """Three outputs, whose kernel is the full one."""
+    words = ("optimizer=gauss_newton", "preconditioner=none", "model=fourier", "data.path=skimage:astronaut")
+    assert train(tmp_path / "run", *words, "model.width=64")["psnr"] > 100
 
 
 @pytest.mark.parametrize("more", [[], ["optimizer=sgd", "optimizer.lr=auto", "data.batch_size=50"]])

@@ -48,6 +48,7 @@ def interrupt_at(
         (),
         ("data.batch_size=50", "optimizer=muon", "data.holdout=true"),
         ("optimizer=adam", "preconditioner=none", "schedule=constant"),
+        ("optimizer=gauss_newton", "preconditioner=none", "optimizer.momentum=0.3", "data.batch_size=50"),
         ("optimizer=sgd", "optimizer.lr=30", "preconditioner=auto", "guard=true", "spectrum.refresh=drift"),
         ("preconditioner=batch", "preconditioner.layers=null", "preconditioner.landmarks=16", "data.batch_size=50"),
         pytest.param(("preconditioner=batch",), marks=pytest.mark.slow),

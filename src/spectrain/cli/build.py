@@ -14,11 +14,12 @@ from omegaconf import DictConfig, OmegaConf
 from pytorch_lightning.strategies import DDPStrategy
 from pytorch_lightning.utilities.exceptions import MisconfigurationException  # type: ignore[attr-defined]
 from torch import nn
+from torch.nn import functional
 from torch.optim import Optimizer
 
 from spectrain.data import FieldDataModule
 from spectrain.errors import InputError, SpectrainWarning
-from spectrain.lightning import WholeCheckpoints, WideNetworkModule
+from spectrain.lightning import LeastSquaresModule, WholeCheckpoints, WideNetworkModule
 from spectrain.metrics import Quality
 from spectrain.models import center_output
 from spectrain.optim import GaussNewton
@@ -113,12 +114,16 @@ def build_network(cfg: DictConfig, data: Any) -> nn.Module:
 
 def build_module(cfg: DictConfig, network: nn.Module, data: Any, config_yaml: str) -> WideNetworkModule:
     """Network, optimizer, schedule, preconditioner and metrics in one LightningModule."""
-    if get_object(cfg.optimizer["_target_"]) is GaussNewton:
-        raise InputError(
-            "optimizer=gauss_newton solves for the residuals of an equation (experiment=pinn_...), which a picture "
-            "or other data to be fitted do not have; take another one, such as optimizer=soap."
-        )
+    hparams = OmegaConf.to_container(cfg, resolve=True)
     optimizer, schedule = build(cfg, "optimizer"), build(cfg, "schedule")
+    if get_object(cfg.optimizer["_target_"]) is GaussNewton:
+        if data.loss is not functional.mse_loss:
+            raise InputError(
+                "optimizer=gauss_newton solves a least-squares problem, and the loss of these data is another (classes "
+                "have cross-entropy); take another one, such as optimizer=soap."
+            )
+        try_optimizer(cfg, network, optimizer, None)
+        return LeastSquaresModule(network, optimizer, metrics=data.metrics(), config_yaml=config_yaml, hparams=hparams)
     if is_rate_automatic(cfg):  # the callback multiplies the rate with what it measures
         optimizer = functools.partial(optimizer, lr=1.0)
     try_optimizer(cfg, network, optimizer, schedule)
@@ -132,7 +137,7 @@ def build_module(cfg: DictConfig, network: nn.Module, data: Any, config_yaml: st
         guard=bool(cfg.get("guard", False)),
         metrics=data.metrics(),
         config_yaml=config_yaml,
-        hparams=OmegaConf.to_container(cfg, resolve=True),
+        hparams=hparams,
     )
 
 

@@ -10,6 +10,7 @@ from spectrain.errors import InputError, SpectrainWarning
 Get = Callable[[str], Any]
 
 BATCH, PARAMETER = "spectrain.BatchPreconditioner", "spectrain.ParameterPreconditioner"
+GAUSS_NEWTON = "spectrain.optim.GaussNewton"
 BUDGET = 0.1  # of conf/spectrum/default.yaml
 # They hold the second moment that spectrum.metric=optimizer reads (`optimizer_metric`).
 WITH_SECOND_MOMENT = (
@@ -27,6 +28,7 @@ def check_combinations(get: Get) -> None:
     _check_ranks(get)
     _check_optimizer(get)
     _check_line_search(get)
+    _check_gauss_newton(get)
     _check_batch_side(get)
     _check_grid(get)
     _check_parameter_side(get)
@@ -82,6 +84,32 @@ def _check_line_search(get: Get) -> None:
         _warn(
             f"optimizer=lbfgs with data.batch_size={get('data.batch_size')}: what it learns about the curvature in one "
             "step does not hold for the next batch; it is meant for full batches (data.batch_size=null)."
+        )
+
+
+def _check_gauss_newton(get: Get) -> None:
+    """It is S itself, with a line search, on residuals in the network's own precision."""
+    if get("optimizer._target_") != GAUSS_NEWTON:
+        return
+    if get("preconditioner._target_") is not None:
+        raise InputError(
+            "optimizer=gauss_newton is itself S with the ridge map at every step; add preconditioner=none, or take "
+            "optimizer=soap for S with another map."
+        )
+    if (get("trainer.accumulate_grad_batches") or 1) > 1:
+        raise InputError(
+            "optimizer=gauss_newton solves for the residuals of one batch, and trainer.accumulate_grad_batches adds up "
+            "gradients of several; leave it at 1 and give a larger data.batch_size."
+        )
+    if get("trainer.gradient_clip_val") is not None:
+        raise InputError(
+            "optimizer=gauss_newton has no gradient to clip, and a line search that bounds its steps; leave "
+            "trainer.gradient_clip_val=null."
+        )
+    if str(get("trainer.precision") or "32").partition("-")[0] not in ("32", "64"):
+        raise InputError(
+            f"trainer.precision={get('trainer.precision')} is too coarse for the Cholesky factors of "
+            "optimizer=gauss_newton; give 32-true or 64-true."
         )
 
 

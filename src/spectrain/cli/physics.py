@@ -56,12 +56,6 @@ def check_physics(cfg: DictConfig) -> None:
     Raises:
         InputError: naming the keys.
     """
-    gauss_newton = get_object(cfg.optimizer["_target_"]) is GaussNewton
-    if gauss_newton and build.is_on(cfg, "preconditioner"):
-        raise InputError(
-            "optimizer=gauss_newton is itself S with the ridge map at every step; add preconditioner=none, or take "
-            "optimizer=soap for S with another map."
-        )
     side = get_object(cfg.preconditioner["_target_"]) if build.is_on(cfg, "preconditioner") else None
     of_pictures = isinstance(side, type) and issubclass(side, GridPreconditioner)
     if side is not None and (of_pictures or not (isinstance(side, type) and issubclass(side, SamplePreconditioner))):

@@ -60,18 +60,23 @@ def _torchrun_store() -> Any:
     return dist.TCPStore(os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"]), is_master=False)  # type: ignore[attr-defined]
 
 
-def check_processes(trainer: pl.Trainer, *, guard: bool = False) -> None:
+def check_processes(trainer: pl.Trainer, *, guard: bool = False, least_squares: bool = False) -> None:
     """Refuse what several processes cannot do, before anything is written.
 
     Raises:
-        InputError: a sweep whose jobs would start it again, a strategy that is not DDP in processes of its own, or the
-            guard.
+        InputError: a sweep whose jobs would start it again, a strategy that is not DDP in processes of its own, the
+            guard, or Gauss-Newton on data.
     """
     if trainer.world_size == 1:
         return
     if guard:
         raise InputError(
             f"guard=true judges steps in one process, and there are {trainer.world_size}; give guard=false."
+        )
+    if least_squares:
+        raise InputError(
+            f"optimizer=gauss_newton fits data in one process, and there are {trainer.world_size}; give "
+            "trainer.devices=1, or another optimizer with preconditioner=sample."
         )
     strategy = trainer.strategy
     if not isinstance(strategy, DDPStrategy) or strategy._start_method != "popen":

@@ -45,6 +45,7 @@ from spectrain.lightning import (
     AutoCallback,
     AutomaticRate,
     GracefulInterrupt,
+    LeastSquaresModule,
     MetricsCSV,
     RandomState,
     RunHistory,
@@ -139,7 +140,8 @@ def fit(cfg: DictConfig, folder: Path) -> Run:
         own.insert(3, AutomaticRate(spectrum))
 
     trainer = build.build_trainer(cfg, [*own, *(c for c in callbacks if c is not spectrum)])
-    check_processes(trainer, guard=cfg.guard and build.is_on(cfg, "preconditioner"))
+    guarded = cfg.guard and build.is_on(cfg, "preconditioner")
+    check_processes(trainer, guard=guarded, least_squares=isinstance(module, LeastSquaresModule))
     trainer.loggers = [MetricsCSV(folder)]
     if is_first():
         make_run_folder(folder, cfg)  # from here on something is written

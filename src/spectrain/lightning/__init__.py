@@ -5,6 +5,7 @@ from spectrain.lightning.automatic_rate import AutomaticRate
 from spectrain.lightning.checkpoint_io import WholeCheckpoints
 from spectrain.lightning.history import RunHistory
 from spectrain.lightning.interrupt import GracefulInterrupt
+from spectrain.lightning.least_squares_module import LeastSquaresModule
 from spectrain.lightning.loggers import MetricsCSV, last_logged_step
 from spectrain.lightning.lost_rank import LOST, LostRankError, watching
 from spectrain.lightning.module import WideNetworkModule
@@ -24,6 +25,7 @@ __all__ = [
     "AutoCallback",
     "AutomaticRate",
     "GracefulInterrupt",
+    "LeastSquaresModule",
     "LostRankError",
     "MetricsCSV",
     "PDEDataModule",

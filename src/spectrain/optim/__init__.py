@@ -1,7 +1,9 @@
 """The parameter side as an optimizer, base optimizers that no library has in the form needed, and schedules."""
 
+from spectrain.optim.factored import FactoredLinearization, RowBlock
 from spectrain.optim.gauss_newton import GaussNewton
 from spectrain.optim.groups import apply_scales, scaled_groups
+from spectrain.optim.least_squares import LeastSquares
 from spectrain.optim.linearization import DenseLinearization, Linearization, linearize
 from spectrain.optim.modified_spectrum import ModifiedSpectrumOptimizer, switch_weights
 from spectrain.optim.muon import MuonWithAdam
@@ -9,10 +11,13 @@ from spectrain.optim.schedules import constant, cosine
 
 __all__ = [
     "DenseLinearization",
+    "FactoredLinearization",
     "GaussNewton",
+    "LeastSquares",
     "Linearization",
     "ModifiedSpectrumOptimizer",
     "MuonWithAdam",
+    "RowBlock",
     "apply_scales",
     "constant",
     "cosine",

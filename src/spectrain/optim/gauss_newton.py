@@ -19,7 +19,7 @@ HALVINGS = 30
 # Where Cholesky fails, or no step of all those lowers the loss. Damping more after a few halvings, as a trust
 # region would, was slower on Helmholtz's equation: a short step along the undamped direction is the better one.
 MORE_DAMPING, LARGEST_DAMPING = 100.0, 1e-2
-LARGEST_KERNEL = 10_000  # rows; Cholesky then takes about a minute and three times 800 MB
+LARGEST_KERNEL = 8 * 10**8  # bytes, 10,000 rows of float64; Cholesky takes a minute and three times as much memory
 
 
 class GaussNewton(torch.optim.Optimizer):
@@ -32,21 +32,21 @@ class GaussNewton(torch.optim.Optimizer):
             loss = optimizer.step(residuals)  # residuals() -> r [n], the loss is |r|^2 / 2
 
     ridge = mu trace(K)/n, in units of the eigenvalues of K/n. S is solved with by Cholesky, of K [n, n] or, when P < n,
-    of J^T J [P, P]: the same step, since J^T (J J^T + c)^-1 = (J^T J + c)^-1 J^T; or, for n and P above 10,000, by
-    conjugate gradients and a Nystroem sketch of K. t starts at the minimiser of the linearised loss,
-    ``-(r . J d) / |J d|^2``, and is halved until the true loss falls. This is the energy natural gradient (Mueller and
+    of J^T J [P, P]: the same step, since J^T (J J^T + c)^-1 = (J^T J + c)^-1 J^T; or, where the smaller of
+    both would take more than 800 MB, by conjugate gradients and a Nystroem sketch of K. t starts at the minimiser of
+    the linearised loss, ``-(r . J d) / |J d|^2``, and is halved until the true loss falls. This is the energy natural gradient (Mueller and
     Zeinhofer 2023, arXiv 2302.13163), and with momentum SPRING (Goldshlager et al. 2024, arXiv 2401.10190): d minimises
     ``|r + J d|^2 + n ridge |d - momentum d_before|^2``.
 
     `residuals` is called with gradients for the Jacobian and without for the line search, at the same points. If it has
-    a method `linearize()` (`spectrain.pde.Residuals` has), that makes the Jacobian's products, without the Jacobian;
-    it may also be a function that returns such an object.
+    a method `linearize()` (`spectrain.pde.Residuals` has, and what `LeastSquares` makes of data), that makes the
+    Jacobian's products, without the Jacobian; it may also be a function that returns such an object.
     Where the factorisation fails or no step along d lowers the loss, d is made again with 100 times the damping, up to
     .01; when that does not help either, the step is one along -J^T r, and a warning says so. `state["halvings"]`,
     `["fallbacks"]` and `["step_size"]` tell of it.
 
     Raises:
-        InputError: mu or momentum out of range, residuals that are not a finite vector.
+        InputError: mu or momentum out of range, residuals that are not a finite vector or are of other parameters.
     """
 
     def __init__(
@@ -92,7 +92,14 @@ class GaussNewton(torch.optim.Optimizer):
             source = closure if hasattr(closure, "linearize") else closure()
             if isinstance(source, Tensor):
                 return closure, linearize(source, self._params)
-            return source, source.linearize()
+            lin = source.linearize()
+        held = sum(p.numel() for p in self._params)
+        if lin.parameters != held:
+            raise InputError(
+                f"The optimizer holds {held} parameters and the residuals have {lin.parameters}; give GaussNewton all "
+                "trainable parameters of the network, and no others."
+            )
+        return source, lin
 
     def _fall_back(self, closure: Callable[[], Tensor], lin: Linearization, loss: Tensor, what: str) -> Tensor:
         """A plain step of gradient descent, its size by the same search."""
@@ -132,13 +139,14 @@ class DampedSystem:
 
     `direction` is the minimiser d of ``|r + J d|^2 + c |d - m d_before|^2``, ``c = mu trace(K)``:
     with z = r + m J d_before,  d = m d_before - J^T (K + c)^-1 z = m d_before - (J^T J + c)^-1 J^T z.
-    Where both sides are larger than `LARGEST_KERNEL`, K is not formed: `spectrain.optim.sketched`.
+    Where neither side's matrix fits into `LARGEST_KERNEL`, K is not formed: `spectrain.optim.sketched`.
     """
 
     def __init__(self, lin: Linearization) -> None:
         self._lin = lin
-        self._on_parameters = lin.parameters < len(lin.r)
-        self._sketch = None if self._on_parameters or len(lin.r) <= LARGEST_KERNEL else Sketch(lin)
+        side = min(len(lin.r), lin.parameters)
+        self._sketch = Sketch(lin) if side**2 * lin.r.element_size() > LARGEST_KERNEL else None
+        self._on_parameters = self._sketch is None and lin.parameters < len(lin.r)
         if self._sketch is None:
             self._A = lin.normal() if self._on_parameters else lin.gram()
         self._trace = lin.diagonal().sum() if self._sketch else self._A.trace()  # the same on both sides

@@ -95,7 +95,9 @@ def linearize(r: Float[Tensor, " n"], parameters: Sequence[Tensor]) -> Lineariza
         grads = torch.autograd.grad(
             r, parameters, rows, is_grads_batched=True, retain_graph=True, allow_unused=True, materialize_grads=True
         )
-        blocks.append(torch.cat([grad.flatten(1) for grad in grads], 1))
+        # The zeros of a parameter that has no part in r come without the rows.
+        whole = (g.expand(len(rows), *p.shape).flatten(1) for g, p in zip(grads, parameters, strict=True))
+        blocks.append(torch.cat(list(whole), 1))
     return DenseLinearization(r.detach(), torch.cat(blocks))
 
 

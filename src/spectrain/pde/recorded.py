@@ -14,7 +14,7 @@ from spectrain.kernels import NoRuleError, Tape
 from spectrain.kernels.bare import BareUses
 from spectrain.kernels.factors import Dense, Factor, Outer, join
 from spectrain.kernels.tape import recording
-from spectrain.pde.factored import RowBlock
+from spectrain.optim import RowBlock
 from spectrain.pde.fields import JetField
 from spectrain.pde.jets import Channels, Jet, NoJetError
 

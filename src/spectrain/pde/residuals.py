@@ -14,8 +14,7 @@ from torch import Tensor
 
 from spectrain.errors import InputError
 from spectrain.kernels import rank_rows
-from spectrain.optim import DenseLinearization, Linearization
-from spectrain.pde.factored import FactoredLinearization
+from spectrain.optim import DenseLinearization, FactoredLinearization, Linearization
 from spectrain.pde.fields import JetField, PointField
 from spectrain.pde.jets import Jet
 from spectrain.pde.wrappers import COEFFICIENTS

@@ -54,7 +54,7 @@ def test_a_large_kernel_is_never_formed(monkeypatch: pytest.MonkeyPatch) -> None
     """By size alone, the same step: the direction of the dense system, and a curve that is fitted."""
     lin = decaying(60, 90)
     dense = DampedSystem(lin).direction(1e-6)
-    monkeypatch.setattr("spectrain.optim.gauss_newton.LARGEST_KERNEL", 20)
+    monkeypatch.setattr("spectrain.optim.gauss_newton.LARGEST_KERNEL", 8 * 20**2)
     monkeypatch.setattr("spectrain.optim.sketched.LANDMARKS", 30)
     monkeypatch.setattr(DenseLinearization, "gram", None)
     sketched = DampedSystem(lin).direction(1e-6)

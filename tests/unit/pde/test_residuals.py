@@ -48,7 +48,7 @@ def test_the_factored_form_is_exact(name: str) -> None:
 def test_the_normal_matrix_is_added_up_over_rows(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     r = residuals(problem(network(name)))
     lin, J = r.linearize(), r.explicit().jacobian()
-    monkeypatch.setattr("spectrain.pde.factored._WORKSPACE", 2 * 8 * J.shape[1])  # two rows at a time
+    monkeypatch.setattr("spectrain.optim.factored._WORKSPACE", 2 * 8 * J.shape[1])  # two rows at a time
     assert relative(lin.normal(), J.T @ J) < 1e-12
     assert relative(lin.diagonal(), J.square().sum(1)) < 1e-12
 

@@ -9,8 +9,9 @@ or, where in * out is small against the number of channel pairs times (in + out)
 the cheaper one by the flops that `kernels.gram` counts.
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from jaxtyping import Float, Int
@@ -19,7 +20,7 @@ from torch import Tensor
 from spectrain.kernels import rank_rows
 from spectrain.kernels.factors import Factor
 from spectrain.kernels.gram import Pair, add_gram, mirror
-from spectrain.optim import Linearization
+from spectrain.optim.linearization import Linearization
 from spectrain.preconditioners import ranks
 
 _WORKSPACE = 2**28  # bytes for one tile of a Gram matrix, or for some rows of the Jacobian
@@ -27,14 +28,27 @@ _WORKSPACE = 2**28  # bytes for one tile of a Gram matrix, or for some rows of t
 
 @dataclass(frozen=True)
 class RowBlock:
-    """Residuals of one condition and component, and the factors of their gradients by parameter, one output each."""
+    """Residuals of one condition and component, and the factors of their gradients by parameter, one output each.
+
+    `joined`: the same for K alone, where a weight and its bias may share a factor, and so a Gram matrix.
+    """
 
     r: Float[Tensor, " rows"]
     factors: Mapping[str, Factor]
+    joined: Mapping[Hashable, Factor] = field(default_factory=dict)
 
     def rows(self, rows: slice | Tensor) -> "RowBlock":
         """Some of the residuals."""
-        return RowBlock(self.r[rows], {name: factor.rows(rows) for name, factor in self.factors.items()})
+        return RowBlock(
+            self.r[rows],
+            {name: factor.rows(rows) for name, factor in self.factors.items()},
+            {key: factor.rows(rows) for key, factor in self.joined.items()},
+        )
+
+    @property
+    def for_kernel(self) -> Mapping[Any, Factor]:
+        """The factors whose Gram matrices add up to K."""
+        return self.joined or self.factors
 
 
 class FactoredLinearization(Linearization):
@@ -68,7 +82,7 @@ class FactoredLinearization(Linearization):
         """Some rows of block i against some of block j, slices within the blocks; symmetric where both are the same."""
         if rows.stop <= rows.start or columns.stop <= columns.start:
             return
-        left, right = self._blocks[i].rows(rows).factors, self._blocks[j].rows(columns).factors
+        left, right = self._blocks[i].rows(rows).for_kernel, self._blocks[j].rows(columns).for_kernel
         block = K[self._rows[i], self._rows[j]][rows, columns]
         for name in left.keys() & right.keys():
             add_gram(block, Pair(left[name], right[name], i == j and rows == columns, _WORKSPACE), 1)
@@ -82,11 +96,11 @@ class FactoredLinearization(Linearization):
         for rows, right, part in zip(self._rows, self._blocks, parts, strict=False):
             if len(part) == 0:
                 continue
-            chosen = right.rows(part - rows.start).factors
+            chosen = right.rows(part - rows.start).for_kernel
             for others, left in zip(self._rows, self._blocks, strict=True):
                 block = K[others, start : start + len(part)]
-                for name in chosen.keys() & left.factors.keys():
-                    add_gram(block, Pair(left.factors[name], chosen[name], False, _WORKSPACE), 1)
+                for name in chosen.keys() & left.for_kernel.keys():
+                    add_gram(block, Pair(left.for_kernel[name], chosen[name], False, _WORKSPACE), 1)
             start += len(part)
         return K
 
