@@ -34,8 +34,9 @@ class GaussNewton(torch.optim.Optimizer):
     ridge = mu trace(K)/n, in units of the eigenvalues of K/n. S is solved with by Cholesky, of K [n, n] or, when P < n,
     of J^T J [P, P]: the same step, since J^T (J J^T + c)^-1 = (J^T J + c)^-1 J^T; or, where the smaller of
     both would take more than 800 MB, by conjugate gradients and a Nystroem sketch of K. t starts at the minimiser of
-    the linearised loss, ``-(r . J d) / |J d|^2``, and is halved until the true loss falls. This is the energy natural gradient (Mueller and
-    Zeinhofer 2023, arXiv 2302.13163), and with momentum SPRING (Goldshlager et al. 2024, arXiv 2401.10190): d minimises
+    the linearised loss, ``-(r . J d) / |J d|^2``, and is halved until the true loss falls. This is the energy natural
+    gradient (Mueller and Zeinhofer 2023, arXiv 2302.13163), and with momentum SPRING (Goldshlager et al. 2024, arXiv
+    2401.10190): d minimises
     ``|r + J d|^2 + n ridge |d - momentum d_before|^2``.
 
     `residuals` is called with gradients for the Jacobian and without for the line search, at the same points. If it has
