@@ -11,7 +11,7 @@ PAGE = (ROOT / "docs" / "optimizers.md").read_text(encoding="utf-8")
 
 
 def test_every_block_runs(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run_blocks("optimizers.md", {"path": tmp_path / "optimizer.pt"}) == 5
+    assert run_blocks("optimizers.md", {"path": tmp_path / "optimizer.pt"}) == 6
     losses = [float(text) for text in re.findall(r"(?:side|BFGS): (\S+)", capsys.readouterr().out)]
     assert len(losses) == 2 and losses[1] < losses[0] < 0.1
 
