@@ -59,13 +59,17 @@ def add_gram(K: Float[Tensor, "nE mE"], pair: Pair, E: int) -> None:
 
 
 def _add_term(K: Float[Tensor, "nE mE"], pair: Pair, E: int) -> None:
-    position, columns = pair.flops(E)
-    supported = type(pair.left) is type(pair.right) and pair.left.has_positions
-    if supported and position <= columns:
+    if not by_columns(pair, E):
         _add_positions(K, pair, E)
     else:
         for left, right in zip(pair.left.split(E == 1), pair.right.split(E == 1), strict=True):
             _add_columns(K, replace(pair, left=left, right=right), E)
+
+
+def by_columns(pair: Pair, E: int) -> bool:
+    """Whether columns are the cheaper way, or the only one."""
+    position, columns = pair.flops(E)
+    return type(pair.left) is not type(pair.right) or not pair.left.has_positions or columns < position
 
 
 def mirror(K: Float[Tensor, "nE nE"], E: int) -> None:
