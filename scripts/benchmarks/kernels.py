@@ -125,7 +125,7 @@ def gram_flops(n: int, d: int, width: int, depth: int) -> float:
 
 
 # Points, tokens, width.
-_TRANSFORMERS = (16, 32, 128), (128, 32, 128), (64, 8, 128), (64, 64, 128), (64, 32, 64), (32, 32, 256)
+_TRANSFORMERS = (16, 32, 128), (128, 32, 128), (64, 8, 128), (64, 16, 128), (64, 64, 128), (64, 32, 64), (32, 32, 256)
 
 CASES = {
     "mlp": Case(lambda: mlp(512, 512, 512, 4), gram_flops=gram_flops(512, 512, 512, 4)),

@@ -31,7 +31,15 @@ class Side:
     """The points of one side of the kernel, and their factors, block by block."""
 
     def __init__(
-        self, network: Network, x: Inputs, look: Look, pass_bytes: int, progress: Progress, *, explicit: bool = True
+        self,
+        network: Network,
+        x: Inputs,
+        look: Look,
+        pass_bytes: int,
+        progress: Progress,
+        *,
+        explicit: bool = True,
+        single: frozenset[Names] = frozenset(),
     ) -> None:
         self.n = rows_of(x)
         self._explicit = explicit  # whether the Jacobian of parameters without a rule is formed
@@ -39,8 +47,7 @@ class Side:
         self._batch = max(1, pass_bytes // max(1, look.costs.graph))
         self._kept: tuple[slice, Factors] | None = None
         self._twin: Side | None = None
-        whole = look.costs.graph * self.n <= (_KEPT + _PASS) / _PASS * pass_bytes
-        self._single = one_by_one(look.sample, look.plan, self.n) if whole else frozenset[Names]()
+        self._single = single
 
     def twin(self) -> "Side":
         """The same points, with a kept block of its own, which either takes over from the other."""
@@ -57,8 +64,8 @@ class Side:
         return self._kept[1]
 
     def parts(self, rows: slice) -> Iterator[Factors]:
-        """The factors of a block, in parts where these are all the points and one pass is enough for them."""
-        if not self._single or rows.stop - rows.start < self.n:
+        """The factors of a block, or those of all points in parts."""
+        if not self._single:
             yield self.factors(rows)
             return
         single, self._single = self._single, frozenset()  # out of memory, the block begins again, without parts
@@ -123,10 +130,13 @@ class Split:
     columns: int
     pass_bytes: int
     workspace: int
+    single: frozenset[Names] = frozenset()  # the layers of a kernel in one block that take outputs one by one
 
 
-def split(look: Look, n: int, m: int, symmetric: bool, budget: int, block_bytes_per_pair: int) -> Split:
-    """Blocks that keep factors, a pass and the workspace within the budget.
+def split(
+    look: Look, n: int, m: int, symmetric: bool, budget: int, block_bytes_per_pair: int, first: int | None = None
+) -> Split:
+    """Blocks that keep factors, a pass and the workspace within the budget; first: as for `compute`.
 
     `block_bytes_per_pair` is what a block of K itself needs per pair of points where it is not written in place.
     """
@@ -136,6 +146,10 @@ def split(look: Look, n: int, m: int, symmetric: bool, budget: int, block_bytes_
         raise InputError(f"memory_budget is too small: a pair of points of this network needs about {need:.0f} KiB.")
     points = int(_KEPT * budget) // per_point
     pass_bytes, workspace = int(_PASS * budget), int(_WORK * budget)
+    if symmetric and first in (None, n) and not block_bytes_per_pair:
+        single = one_by_one(look, n, (_KEPT + _PASS) * budget)
+        if single:
+            return Split(n, n, pass_bytes, workspace, single)
     if points >= (n if symmetric else n + m):
         rows, columns = n, m
     else:

@@ -16,23 +16,27 @@ from spectrain.kernels.capture import Factors, Plan, assemble, beside, cotangent
 from spectrain.kernels.factors import Outer
 from spectrain.kernels.gram import Pair, by_columns
 from spectrain.kernels.network import Inputs, Network
+from spectrain.kernels.planning import Look
 from spectrain.kernels.uses import Names, Use
 
 
-def one_by_one(sample: Factors, plan: Plan, n: int) -> frozenset[Names]:
+def one_by_one(look: Look, n: int, room: float) -> frozenset[Names]:
     """The layers whose Gram matrix of n points is a sum over outputs, without work that the outputs share.
 
-    Those are outer products by columns (convolutions share their patches), of parameters that are used once.
+    Those are outer products by columns (convolutions share their patches), of parameters that are used once. None where
+    the pass of the network over all n points at once, with one output of these layers, takes more than `room` bytes.
     """
-    if plan.outputs != "trace" or plan.apart:
+    if look.plan.outputs != "trace" or look.plan.apart:
         return frozenset()
-    times = Counter(name for names in plan.uses for name in names if name)
-    found = []
-    for names, factor in sample.items():
+    times = Counter(name for names in look.plan.uses for name in names if name)
+    found, saved = [], 0
+    for names, factor in look.sample.items():
         if isinstance(factor, Outer) and factor.C > 1 and all(times[name] == 1 for name in names):
             points = factor.like([t[:1].expand(n, *t.shape[1:]) for t in factor.tensors()])
-            found += [names] if by_columns(Pair(points, points, True, 0), 1) else []
-    return frozenset(found)
+            if by_columns(Pair(points, points, True, 0), 1):
+                found.append(names)
+                saved += 2 * (factor.row_bytes - factor.output(0).row_bytes)
+    return frozenset(found if n * (look.costs.graph - saved) <= room else [])
 
 
 def in_parts(network: Network, x: Inputs, plan: Plan, single: frozenset[Names]) -> Iterator[Factors]:

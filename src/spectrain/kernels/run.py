@@ -69,9 +69,9 @@ def _compute(
     keys = tuple(network.params) if seen.plan.apart else ("",)
     sinks = {key: Sink(_result(out, shape, like), E, like) for key in keys}
     in_place = next(iter(sinks.values())).in_place()
-    sizes = split(seen, n, m, x2 is None, budget, 0 if in_place else E * E * like.element_size())
+    sizes = split(seen, n, m, x2 is None, budget, 0 if in_place else E * E * like.element_size(), first)
     bar = Progress("kernel", _work(seen, n, m, x2 is None, sizes, E), show=show)
-    left = Side(network, x1, seen, sizes.pass_bytes, bar)
+    left = Side(network, x1, seen, sizes.pass_bytes, bar, single=sizes.single)
     right = None if x2 is None else Side(network, x2, seen, sizes.pass_bytes, bar)
     try:
         compute(left, right, sizes, sinks, bar, first)

@@ -24,9 +24,9 @@ TOKENS = ["tokens", "transformer", "self attention"]
 class Pooled(nn.Module):
     """Two layers over the tokens, one over what `pool` leaves of them."""
 
-    def __init__(self, pool: object, lowest: float = -torch.inf) -> None:
+    def __init__(self, pool: object, lowest: float = -torch.inf, outputs: int = 3) -> None:
         super().__init__()
-        self.first, self.second, self.last = nn.Linear(4, 5), nn.Linear(5, 6), nn.Linear(6, 3)
+        self.first, self.second, self.last = nn.Linear(4, 5), nn.Linear(5, 6), nn.Linear(6, outputs)
         self.pool, self.lowest = pool, lowest
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -40,7 +40,7 @@ def test_every_part_is_one_output_and_gone_before_the_next(name: str) -> None:
     network = Network(module)
     with undisturbed(network):
         seen = look(network, x, "trace", frozenset(), strict=True)
-        single = one_by_one(seen.sample, seen.plan, len(x))
+        single = one_by_one(seen, len(x), torch.inf)
         parts = in_parts(network, x, seen.plan, single)
         assert single
         gradients: list[weakref.ref] = []
@@ -63,7 +63,7 @@ def test_layers_whose_outputs_share_work_stay_together() -> None:
         network = Network(module)
         with undisturbed(network):
             seen = look(network, x, "trace", frozenset(), strict=True)
-            assert not {names for names in one_by_one(seen.sample, seen.plan, len(x)) if "0.weight" in names}
+            assert not {names for names in one_by_one(seen, len(x), torch.inf) if "0.weight" in names}
 
 
 @pytest.mark.parametrize("fails", ["pass", "product"])
@@ -92,6 +92,17 @@ def test_out_of_memory_begins_again_without_parts(fails: str, monkeypatch: pytes
         monkeypatch.setattr(sinks, "add_gram", add)
     assert relative_error(empirical_ntk(module, x), want) < 1e-12
     assert len(calls) >= 2
+
+
+def test_points_whose_factors_do_not_fit_are_one_block_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    module, x = Pooled(lambda h: h.tanh().sum(1), outputs=40).double(), normal(20, 3, 4)
+    want, network = empirical_ntk(module, x), Network(module)
+    with undisturbed(network):
+        budget = 2 * len(x) * look(network, x, "trace", frozenset(), strict=True).costs.factors - 1
+    monkeypatch.setattr(blocks, "capture", None)
+    assert relative_error(empirical_ntk(module, x, memory_budget=budget), want) < 1e-12
+    with pytest.raises(TypeError):
+        empirical_ntk(module, x, memory_budget=budget // 8)
 
 
 def test_numbers_that_are_not_finite_are_refused_by_name() -> None:
