@@ -114,8 +114,9 @@ def transformer(n: int, tokens: int, width: int, outputs: int) -> tuple[nn.Modul
 
 
 def weight_normalised(n: int, width: int) -> tuple[nn.Module, Tensor]:
-    layers = [nn.utils.parametrizations.weight_norm(nn.Linear(width, width)) for _ in range(4)]
-    return nn.Sequential(*(part for layer in layers for part in (nn.Tanh(), layer))), torch.randn(n, width)
+    normed = nn.utils.parametrizations.weight_norm
+    layers = [part for _ in range(4) for part in (normed(nn.Linear(width, width)), nn.Tanh())]
+    return nn.Sequential(*layers, nn.Linear(width, 1)), torch.randn(n, width)
 
 
 def gram_flops(n: int, d: int, width: int, depth: int) -> float:
