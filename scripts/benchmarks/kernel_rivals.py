@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.func import functional_call, jacrev, jvp, vjp, vmap
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from spectrain.kernels import empirical_ntk
+
 Way = Callable[[nn.Module, Tensor], Tensor]
 
 
@@ -141,6 +143,7 @@ RIVALS: dict[str, Way] = {
     "published": published,
     "contraction": contraction,
     "products": products,
+    "jacobian": lambda module, x: empirical_ntk(module, x, method="jacobian", progress=False),
     "neural-tangents, contraction": neural_tangents("JACOBIAN_CONTRACTION"),
     "neural-tangents, structured": neural_tangents("STRUCTURED_DERIVATIVES"),
     "nngeometry": nngeometry,

@@ -7,11 +7,12 @@
 
 Rivals: the two forms of PyTorch's tutorial "Neural Tangent Kernels" (per-sample Jacobians by vmap(jacrev) and their
 contraction, "published" with the two Jacobians of the tutorial's function and "contraction" with one for both sides;
-NTK-vector products by vmap(vjp, jvp)), and neural-tangents, nngeometry and curvlinops where they are
-installed (case mlp-peers). All ways run in every round, one after the other, after a round that is not counted; times
-are medians; the machine's own matrix-multiply rate is measured in between. CPU time is summed over threads. Memory is
-the peak of the resident set beyond the start of the call, in a process of its own. Where there is a GPU, all is done
-there too, in wall seconds after a synchronisation, with the peak of its allocator, in full float32.
+NTK-vector products by vmap(vjp, jvp)), our own method="jacobian" (case weight-norm), and neural-tangents, nngeometry
+and curvlinops where they are installed (case mlp-peers). All ways run in every round, one after the other, after a
+round that is not counted; times are medians; the machine's own matrix-multiply rate is measured in between. CPU time
+is summed over threads. Memory is the peak of the resident set beyond the start of the call, in a process of its own.
+Where there is a GPU, all is done there too, in wall seconds after a synchronisation, with the peak of its allocator, in
+full float32.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -34,11 +36,12 @@ from spectrain.kernels import empirical_ntk
 
 @dataclass(frozen=True)
 class Case:
-    """A network, its inputs, and the flops of its layer Gram if it has a simple count."""
+    """A network, its inputs, the flops of its layer Gram if it has a simple count, and our memory beyond K."""
 
     make: Callable[[], tuple[nn.Module, Tensor]]
     rivals: tuple[str, ...] = ("published", "contraction")
     gram_flops: float | None = None
+    budget: str | None = None
 
 
 class Block(nn.Module):
@@ -110,25 +113,43 @@ def transformer(n: int, tokens: int, width: int, outputs: int) -> tuple[nn.Modul
     return nn.Sequential(encoder, Mean(), nn.Linear(width, outputs)).eval(), torch.randn(n, tokens, width)
 
 
+def weight_normalised(n: int, width: int) -> tuple[nn.Module, Tensor]:
+    normed = nn.utils.parametrizations.weight_norm
+    layers = [part for _ in range(4) for part in (normed(nn.Linear(width, width)), nn.Tanh())]
+    return nn.Sequential(*layers, nn.Linear(width, 1)), torch.randn(n, width)
+
+
 def gram_flops(n: int, d: int, width: int, depth: int) -> float:
     """Forward, backward with respect to inputs, and the layer Gram without its symmetry."""
     sizes = [(d, width)] + [(width, width)] * (depth - 1) + [(width, 1)]
     return sum(4.0 * n * i * o + 2.0 * n * n * (i + 1 + o) for i, o in sizes)
 
 
+# Points, tokens, width.
+_TRANSFORMERS = (16, 32, 128), (128, 32, 128), (64, 8, 128), (64, 16, 128), (64, 64, 128), (64, 32, 64), (32, 32, 256)
+
 CASES = {
     "mlp": Case(lambda: mlp(512, 512, 512, 4), gram_flops=gram_flops(512, 512, 512, 4)),
-    "mlp-4096": Case(lambda: mlp(4096, 2, 256, 3), rivals=(), gram_flops=gram_flops(4096, 2, 256, 3)),
+    "mlp-4096": Case(lambda: mlp(4096, 2, 256, 3), rivals=("published",), gram_flops=gram_flops(4096, 2, 256, 3)),
     "mlp-peers": Case(lambda: mlp(512, 512, 512, 4), rivals=("published", *OPTIONAL)),
     # The tutorial's second form needs n^2 W^2 numbers: 256 GiB for n = W = 512.
     "mlp-32": Case(lambda: mlp(32, 512, 512, 4), rivals=("published", "contraction", "products")),
     "siren": Case(lambda: siren(512)),
     "resnet": Case(lambda: resnet(64, 8, 10)),
     "transformer": Case(lambda: transformer(64, 32, 128, 10)),
+    # 256 points in several blocks; the tutorial's function would need 20 GiB.
+    "transformer-256": Case(lambda: transformer(256, 32, 128, 10), rivals=(), budget="512MiB"),
+    **{
+        f"transformer-{n}-{tokens}-{width}": Case(partial(transformer, n, tokens, width, 10), rivals=("published",))
+        for n, tokens, width in _TRANSFORMERS
+    },
+    "weight-norm": Case(lambda: weight_normalised(256, 256), rivals=("jacobian",)),
 }
 
 
-WAYS: dict[str, Way] = {"ours": lambda module, x: empirical_ntk(module, x, progress=False), **RIVALS}
+def ways_of(name: str) -> dict[str, Way]:
+    budget = CASES[name].budget
+    return {"ours": lambda module, x: empirical_ntk(module, x, memory_budget=budget, progress=False), **RIVALS}
 
 
 def made(name: str, device: str) -> tuple[nn.Module, Tensor]:
@@ -193,7 +214,7 @@ def memory(case: str, way: str, threads: int, device: str) -> float:
 
 
 def compare(name: str, rivals: list[str], rounds: int, threads: int, device: str) -> dict[str, object]:
-    case, (module, x) = CASES[name], made(name, device)
+    case, (module, x), run = CASES[name], made(name, device), ways_of(name)
     wanted = [rival for rival in case.rivals if not rivals or rival in rivals]
     ways = ["ours", *filter(installed, wanted)]
     for missing in sorted(set(wanted) - set(ways)):
@@ -203,7 +224,7 @@ def compare(name: str, rivals: list[str], rounds: int, threads: int, device: str
     for k in range(rounds + 1):
         rates.append(gemm_rate(device))
         for way in ways:
-            spent = seconds_of(lambda w=way: kernels.__setitem__(w, WAYS[w](module, x)), device)
+            spent = seconds_of(lambda w=way: kernels.__setitem__(w, run[w](module, x)), device)
             seconds[way] += [spent] if k else []
     typical = {way: median(times) for way, times in seconds.items()}
     rate = median(rates)
@@ -229,15 +250,16 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     devices = ["cpu", "cuda"] if torch.cuda.is_available() else ["cpu"]
     parser.add_argument("--devices", nargs="*", choices=["cpu", "cuda"], default=devices)
-    parser.add_argument("--memory-of", choices=list(WAYS), help=argparse.SUPPRESS)
+    parser.add_argument("--memory-of", choices=["ours", *RIVALS], help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     torch.backends.cudnn.allow_tf32 = False
     if arguments.memory_of:
         device = arguments.devices[0]
         module, x = made(arguments.cases[0], device)
-        WAYS["ours"](module, x[:2])
-        print(json.dumps(peak_bytes(lambda: WAYS[arguments.memory_of](module, x), device) / 2**20))
+        run = ways_of(arguments.cases[0])
+        run["ours"](module, x[:2])
+        print(json.dumps(peak_bytes(lambda: run[arguments.memory_of](module, x), device) / 2**20))
         return
     for device in arguments.devices:
         for name in arguments.cases:

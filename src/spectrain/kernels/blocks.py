@@ -3,9 +3,10 @@
 Legend: n, m points; C outputs, E = C for the full kernel and 1 otherwise. K is held as a matrix [n E, m E].
 """
 
-from collections.abc import Callable
+from collections.abc import Iterator, Mapping
 from copy import copy
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 
@@ -15,6 +16,7 @@ from spectrain.kernels.checks import not_finite
 from spectrain.kernels.gram import Pair, spans
 from spectrain.kernels.jacobian import jacobian_factors
 from spectrain.kernels.network import Inputs, Network, rows_of, take_rows
+from spectrain.kernels.parts import in_parts, one_by_one
 from spectrain.kernels.planning import Look
 from spectrain.kernels.progress import Progress
 from spectrain.kernels.sinks import Sink
@@ -29,7 +31,15 @@ class Side:
     """The points of one side of the kernel, and their factors, block by block."""
 
     def __init__(
-        self, network: Network, x: Inputs, look: Look, pass_bytes: int, progress: Progress, *, explicit: bool = True
+        self,
+        network: Network,
+        x: Inputs,
+        look: Look,
+        pass_bytes: int,
+        progress: Progress,
+        *,
+        explicit: bool = True,
+        single: frozenset[Names] = frozenset(),
     ) -> None:
         self.n = rows_of(x)
         self._explicit = explicit  # whether the Jacobian of parameters without a rule is formed
@@ -37,6 +47,7 @@ class Side:
         self._batch = max(1, pass_bytes // max(1, look.costs.graph))
         self._kept: tuple[slice, Factors] | None = None
         self._twin: Side | None = None
+        self._single = single
 
     def twin(self) -> "Side":
         """The same points, with a kept block of its own, which either takes over from the other."""
@@ -51,6 +62,20 @@ class Side:
             other = None if self._twin is None else self._twin._kept
             self._kept = other if other is not None and other[0] == rows else (rows, self._collect(rows))
         return self._kept[1]
+
+    def parts(self, rows: slice) -> Iterator[Factors]:
+        """The factors of a block, or those of all points in parts."""
+        if not self._single:
+            yield self.factors(rows)
+            return
+        single, self._single = self._single, frozenset()  # out of memory, the block begins again, without parts
+        x, plan = self._network.inputs(self._x), self._look.plan
+        try:
+            yield from in_parts(self._network, x, plan, single)
+        except FloatingPointError:
+            raise not_finite(self._network, x) from None
+        yield jacobian_factors(self._network, x, plan)
+        self._progress.add(pass_work(self._look, self.n))
 
     def _collect(self, rows: slice) -> Factors:
         store: Factors = {}
@@ -105,10 +130,13 @@ class Split:
     columns: int
     pass_bytes: int
     workspace: int
+    single: frozenset[Names] = frozenset()  # the layers of a kernel in one block that take outputs one by one
 
 
-def split(look: Look, n: int, m: int, symmetric: bool, budget: int, block_bytes_per_pair: int) -> Split:
-    """Blocks that keep factors, a pass and the workspace within the budget.
+def split(
+    look: Look, n: int, m: int, symmetric: bool, budget: int, block_bytes_per_pair: int, first: int | None = None
+) -> Split:
+    """Blocks that keep factors, a pass and the workspace within the budget; first: as for `compute`.
 
     `block_bytes_per_pair` is what a block of K itself needs per pair of points where it is not written in place.
     """
@@ -118,6 +146,10 @@ def split(look: Look, n: int, m: int, symmetric: bool, budget: int, block_bytes_
         raise InputError(f"memory_budget is too small: a pair of points of this network needs about {need:.0f} KiB.")
     points = int(_KEPT * budget) // per_point
     pass_bytes, workspace = int(_PASS * budget), int(_WORK * budget)
+    if symmetric and first in (None, n) and not block_bytes_per_pair:
+        single = one_by_one(look, n, (_KEPT + _PASS) * budget)
+        if single:
+            return Split(n, n, pass_bytes, workspace, single)
     if points >= (n if symmetric else n + m):
         rows, columns = n, m
     else:
@@ -134,11 +166,12 @@ def split(look: Look, n: int, m: int, symmetric: bool, budget: int, block_bytes_
 
 
 def compute(
-    left: Side, right: Side | None, sizes: Split, sinks: Callable[[Names], Sink], progress: Progress, first: int
+    left: Side, right: Side | None, sizes: Split, sinks: Mapping[str, Sink], progress: Progress, first: int
 ) -> None:
-    """Add the Gram matrices of all factors into their sinks; right=None is the symmetric kernel.
+    """Add the Gram matrices of all factors into their sinks, by the first name of the parameters or "" for all of them.
 
-    Of that, the `first` rows alone, which are all of them or a part (then only what lies within them is mirrored).
+    right=None is the symmetric kernel; of that, the `first` rows alone, which are all of them or a part (then only what
+    lies within them is mirrored).
     """
     symmetric = right is None
     other = right or left.twin()
@@ -150,23 +183,17 @@ def compute(
         for j in columns:
             if symmetric and j.start < i.start:
                 continue
-            # In a function of its own, so that no name holds the last block's factors while the next ones are made.
-            for sink, pairs in _pairs(left, other, i, j, sizes, sinks, symmetric).items():
+            for key, sink in sinks.items():
+                pairs = partial(_pairs, left, None if symmetric and i == j else other, i, j, sizes.workspace, key)
                 sink.write(i, j, pairs, symmetric and j.stop <= first, progress)
-                pairs.clear()
         columns.reverse()  # so that the next row of blocks begins with the factors that are at hand
 
 
-def _pairs(
-    left: Side, right: Side, i: slice, j: slice, sizes: Split, sinks: Callable[[Names], Sink], symmetric: bool
-) -> dict[Sink, list[Pair]]:
-    """Both sides' factors of every layer, by where their Gram matrix goes."""
-    diagonal = symmetric and i == j
-    one = left.factors(i)
-    two = one if diagonal else right.factors(j)
-    groups: dict[Sink, list[Pair]] = {}
-    for names in one:  # in the order of the network, so that sums come out the same in every process
-        if names not in two:
-            continue
-        groups.setdefault(sinks(names), []).append(Pair(one[names], two[names], diagonal, sizes.workspace))
-    return groups
+def _pairs(left: Side, right: Side | None, i: slice, j: slice, workspace: int, key: str) -> Iterator[Pair]:
+    """Both sides' factors of every layer, or of one parameter; right=None is the left side, on the diagonal."""
+    parts = left.parts(i) if right is None else [left.factors(i)]
+    for one in parts:
+        two = one if right is None else right.factors(j)
+        for names in one:  # in the order of the network, so that sums come out the same in every process
+            if names in two and key in ("", names[0]):
+                yield Pair(one[names], two[names], right is None, workspace)

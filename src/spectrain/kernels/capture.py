@@ -85,18 +85,19 @@ def check_inputs(uses: Sequence[Use]) -> None:
 
 def capture(network: Network, x: Inputs, plan: Plan) -> Factors:
     """Factors of the parameters outside `plan.rest`, by their names (a weight and its bias may be one factor)."""
+    f, uses = planned(network, x, plan)
+    return assemble(uses, output_gradients(f, uses, plan), f.shape[0], plan)
+
+
+def planned(network: Network, x: Inputs, plan: Plan) -> tuple[Float[Tensor, "n C"], list[Use]]:
+    """`record`, of outputs that are finite and uses that are those of the plan."""
     f, uses = record(network, x, plan.rest)
     if not bool(torch.isfinite(f.detach()).all()):
         raise FloatingPointError
     if tuple(use.names for use in uses) != plan.uses:
         # The path through the network depends on the data: no plan holds for all points.
         raise UnknownUseError(frozenset(network.params) - plan.rest)
-    return factors_of(f, uses, plan)
-
-
-def factors_of(f: Float[Tensor, "n C"], uses: Sequence[Use], plan: Plan) -> Factors:
-    """Factors from recorded uses, by one backward per output."""
-    return assemble(uses, output_gradients(f, uses, plan), f.shape[0], plan)
+    return f, uses
 
 
 def _leaves_reached(f: Tensor, params: Mapping[str, Tensor]) -> frozenset[str]:
@@ -123,15 +124,21 @@ def output_gradients(f: Tensor, uses: Sequence[Use], plan: Plan, *, keep_graph: 
 
     `keep_graph` leaves the graph for one backward more.
     """
-    targets, n = cotangents(f, plan.outputs), f.shape[0]
+    targets = cotangents(f, plan.outputs)
     if len(targets) == 1:
         return kept_gradients(targets[0].sum(), f, uses, plan.layouts, keep_graph=keep_graph)
     found: list[Tensor] = []
     for c, target in enumerate(targets):
         rows = kept_gradients(target.sum(), f, uses, plan.layouts, keep_graph=keep_graph or c + 1 < len(targets))
-        found = found or [row.new_empty(n, len(targets), *row.shape[2:]) for row in rows]
-        for u in range(len(uses)):
-            found[u][:, c : c + 1] = rows[u]
+        found = beside(found, rows, c, len(targets))
+    return found
+
+
+def beside(found: list[Tensor], rows: Sequence[Tensor], c: int, C: int) -> list[Tensor]:
+    """`found` [n, C, ...] with what the uses keep of output c, `rows` [n, 1, ...], written into it."""
+    found = found or [row.new_empty(row.shape[0], C, *row.shape[2:]) for row in rows]
+    for outputs, row in zip(found, rows, strict=True):
+        outputs[:, c : c + 1] = row
     return found
 
 

@@ -54,18 +54,23 @@ class Pair:
 
 def add_gram(K: Float[Tensor, "nE mE"], pair: Pair, E: int) -> None:
     """K += <G_left, G_right>, in place; of a symmetric K only the blocks on and above the diagonal."""
-    for (sign, left), (_, right) in zip(pair.left.terms(), pair.right.terms(), strict=True):
+    terms = pair.left.terms()
+    for (sign, left), (_, right) in zip(terms, terms if pair.symmetric else pair.right.terms(), strict=True):
         _add_term(K, replace(pair, left=left, right=right, sign=sign), E)
 
 
 def _add_term(K: Float[Tensor, "nE mE"], pair: Pair, E: int) -> None:
-    position, columns = pair.flops(E)
-    supported = type(pair.left) is type(pair.right) and pair.left.has_positions
-    if supported and position <= columns:
+    if not by_columns(pair, E):
         _add_positions(K, pair, E)
     else:
         for left, right in zip(pair.left.split(E == 1), pair.right.split(E == 1), strict=True):
             _add_columns(K, replace(pair, left=left, right=right), E)
+
+
+def by_columns(pair: Pair, E: int) -> bool:
+    """Whether columns are the cheaper way, or the only one."""
+    position, columns = pair.flops(E)
+    return type(pair.left) is not type(pair.right) or not pair.left.has_positions or columns < position
 
 
 def mirror(K: Float[Tensor, "nE nE"], E: int) -> None:
@@ -168,6 +173,8 @@ def _add_columns(K: Float[Tensor, "nE mE"], pair: Pair, E: int) -> None:
 def _add_products(
     K: Float[Tensor, "n m"], g1: Float[Tensor, "n p"], g2: Float[Tensor, "m p"], same: bool, sign: float
 ) -> None:
-    rows = _rows(K, g1.shape[0]) if same else g1.shape[0]
-    for i, j in stairs(g1.shape[0], g2.shape[0], rows, g2.shape[0], same):
-        K[i, j].addmm_(g1[i], g2[j].T, alpha=sign)
+    if not same:
+        K.addmm_(g1, g2.T, alpha=sign)
+        return
+    for j in spans(K.shape[1], _rows(K, K.shape[1])):  # by columns: products that are tall are faster than wide ones
+        K[: j.stop, j].addmm_(g1[: j.stop], g2[j].T, alpha=sign)

@@ -16,7 +16,6 @@ from spectrain.kernels.network import Inputs, Network, rows_of
 from spectrain.kernels.planning import Look, look, widened
 from spectrain.kernels.progress import Progress
 from spectrain.kernels.sinks import Sink
-from spectrain.kernels.uses import Names
 
 
 @dataclass
@@ -70,16 +69,12 @@ def _compute(
     keys = tuple(network.params) if seen.plan.apart else ("",)
     sinks = {key: Sink(_result(out, shape, like), E, like) for key in keys}
     in_place = next(iter(sinks.values())).in_place()
-    sizes = split(seen, n, m, x2 is None, budget, 0 if in_place else E * E * like.element_size())
+    sizes = split(seen, n, m, x2 is None, budget, 0 if in_place else E * E * like.element_size(), first)
     bar = Progress("kernel", _work(seen, n, m, x2 is None, sizes, E), show=show)
-    left = Side(network, x1, seen, sizes.pass_bytes, bar)
+    left = Side(network, x1, seen, sizes.pass_bytes, bar, single=sizes.single)
     right = None if x2 is None else Side(network, x2, seen, sizes.pass_bytes, bar)
-
-    def sink(names: Names) -> Sink:
-        return sinks[names[0] if seen.plan.apart else ""]
-
     try:
-        compute(left, right, sizes, sink, bar, first)
+        compute(left, right, sizes, sinks, bar, first)
     finally:
         bar.close()
     return {key: sink.out for key, sink in sinks.items()}

@@ -3,7 +3,7 @@
 Legend: n, m points; C outputs, E = C for the full kernel and 1 otherwise. A block is a matrix [n E, m E].
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 
 import torch
@@ -25,8 +25,10 @@ class Sink:
         """Whether blocks are added up in the result itself."""
         return self.out.ndim == 2 and self.out.dtype == self._like.dtype and self.out.device == self._like.device
 
-    def write(self, i: slice, j: slice, pairs: Sequence[Pair], symmetric: bool, progress: Progress) -> None:
-        """One block of K, and its mirror image where there is one."""
+    def write(
+        self, i: slice, j: slice, pairs: Callable[[], Iterable[Pair]], symmetric: bool, progress: Progress
+    ) -> None:
+        """One block of K, the sum of the pairs' Gram matrices, and its mirror image where there is one."""
         E, n, m = self._E, i.stop - i.start, j.stop - j.start
         block = self.out[i, j] if self.in_place() else self._like.new_empty(n * E, m * E)
         _fill(block, pairs, E, progress)
@@ -45,13 +47,13 @@ class Sink:
             self.out[i, j] = block.reshape(-1, E, block.shape[1] // E, E).permute(0, 2, 1, 3)
 
 
-def _fill(block: Float[Tensor, "nE mE"], pairs: Sequence[Pair], E: int, progress: Progress) -> None:
+def _fill(block: Float[Tensor, "nE mE"], pairs: Callable[[], Iterable[Pair]], E: int, progress: Progress) -> None:
     """block = sum of the pairs' Gram matrices; out of memory halves the workspace and starts the block again."""
     shrink = 1
     while True:
         try:
             block.zero_()
-            for pair in pairs:
+            for pair in pairs():
                 add_gram(block, replace(pair, workspace=pair.workspace // shrink), E)
                 progress.add(min(pair.flops(E)))
             return

@@ -212,11 +212,31 @@ class Outer(Factor):
         out = None if room is None else room[: b.shape[1] * n * a.shape[2]].view(n, b.shape[1], -1)
         return torch.bmm(b, a, out=out).view(n, C, -1)
 
+    def terms(self) -> tuple[tuple[float, Factor], ...]:
+        """With fewer positions: of b that is the same at all of them (a mean of tokens follows, say) b (x) sum_t a[t];
+        without those where b is zero (one token alone is read, say).
+        """
+        few = self.b[0, :, :, :16]  # which show of most layers, at no cost, that they are not of these
+        if self.b.shape[2] == 1:
+            return ((1.0, self),)
+        if bool((few == few[:, :1]).all()) and bool((self.b == self.b[:, :, :1]).all()):
+            return ((1.0, Outer(self.a.sum(1, keepdim=True), self.b[:, :, :1], self.bias * self.b.shape[2])),)
+        if bool((few != 0).any(2).all()):
+            return ((1.0, self),)
+        read = (self.b != 0).any(3).any(1).any(0)
+        return ((1.0, self.like([self.a[:, read], self.b[:, :, read]])),)
+
     def split(self, summed: bool) -> tuple[Factor, ...]:
-        """A bias's gradient is the sum of b over positions; of one output, b is read where it lies."""
-        weight = replace(self, bias=0.0)
+        """A bias's gradient is the sum of b over positions; of one output, b is read where it lies.
+
+        There a and b may change places, which makes chunks of the longer one.
+        """
         bias = (Dense(self.bias * self.b.sum(2)),) if self.bias else ()
-        return (*(weight.output(c) for c in range(self.C)), *bias) if summed else (weight, *bias)
+        if not summed:
+            return (replace(self, bias=0.0), *bias)
+        if self.a.shape[2] > self.b.shape[3]:
+            return (*(Outer(b, self.a.unsqueeze(1)) for b in self.b.unbind(1)), *bias)
+        return (*(Outer(self.a, b.unsqueeze(1)) for b in self.b.unbind(1)), *bias)
 
     @property
     def has_positions(self) -> bool:
@@ -244,53 +264,3 @@ class Outer(Factor):
         """sum_t b[i, c, t] . (g a[i, t])."""
         a, o = self.inputs(), self.b.shape[3]
         return torch.stack([torch.einsum("ncto,nto->nc", self.b, a @ one.view(o, -1).T) for one in g], 2)
-
-
-@dataclass(frozen=True)
-class Sum(Factor):
-    """G = G_1 + G_2 + ..., a parameter with uses that cannot be joined as positions of one factor."""
-
-    parts: tuple[Factor, ...]
-
-    def tensors(self) -> tuple[Tensor, ...]:
-        """The tensors of all parts."""
-        return tuple(t for part in self.parts for t in part.tensors())
-
-    def like(self, tensors: Sequence[Tensor]) -> "Sum":
-        """The same parts made of other tensors."""
-        rest = list(tensors)
-        parts = []
-        for part in self.parts:
-            count = len(part.tensors())
-            parts.append(part.like(rest[:count]))
-            rest = rest[count:]
-        return Sum(tuple(parts))
-
-    @property
-    def sizes(self) -> Sizes:
-        """The layer's shape, and all positions of all uses."""
-        first = self.parts[0].sizes
-        return Sizes(sum(part.sizes.positions for part in self.parts), first.inputs, first.outputs, first.groups)
-
-    def columns(self, start: int, stop: int, room: Tensor | None = None) -> Float[Tensor, "n C q"]:
-        """The sum of the parts' columns."""
-        total = self.parts[0].columns(start, stop).clone()
-        for part in self.parts[1:]:
-            total += part.columns(start, stop)
-        return total
-
-    def pull(self, v: Float[Tensor, "n C k"]) -> Float[Tensor, "k p"]:
-        """The sum of the parts'."""
-        return torch.stack([part.pull(v) for part in self.parts]).sum(0)
-
-    def push(self, g: Float[Tensor, "k p"]) -> Float[Tensor, "n C k"]:
-        """The sum of the parts'."""
-        return torch.stack([part.push(g) for part in self.parts]).sum(0)
-
-    def with_outputs(self, C: int) -> "Sum":
-        """The parts, repeated."""
-        return Sum(tuple(part.with_outputs(C) for part in self.parts))
-
-    def output(self, c: int) -> "Sum":
-        """The parts, of one output alone."""
-        return Sum(tuple(part.output(c) for part in self.parts))

@@ -5,9 +5,10 @@ from dataclasses import replace
 
 import torch
 
-from spectrain.kernels.factors.base import Dense, Factor, Outer, Sum
+from spectrain.kernels.factors.base import Dense, Factor, Outer
 from spectrain.kernels.factors.index import Index
 from spectrain.kernels.factors.normed import Normed
+from spectrain.kernels.factors.total import Sum
 
 
 def join(uses: Sequence[Factor]) -> Factor:
