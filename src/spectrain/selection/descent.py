@@ -99,7 +99,7 @@ def closed_form_errors(
 
     Cheap (one eigendecomposition), but an approximation that only ridge-like filters make exact: 1 - f falls
     exponentially with lambda, so that late in training the few slowest modes decide alone. `held_out_errors` has no
-    such defect, and is what a suggestion uses; docs/spectra.md compares them.
+    such defect, and is what a suggestion uses; docs/choosing_g.md compares them.
     """
     n = spectrum.n
     V = spectrum.eigenvectors
