@@ -67,9 +67,9 @@ def stratified_parts(y: Float[Tensor, "n C"], count: int, seed: int) -> list[Int
     Source: stratified cross-validation, Breiman et al. 1984; Kohavi 1995.
     """
     generator = torch.Generator().manual_seed(seed)
-    y = y.detach().cpu() - y.detach().cpu().mean(0)
-    component = torch.linalg.svd(y, full_matrices=False).Vh[0]
-    along = y @ component * component[component.abs().argmax()].sign()  # the sign of a singular vector is chance
+    centred = (y - y.mean(0)).cpu()
+    component = torch.linalg.svd(centred, full_matrices=False).Vh[0]
+    along = centred @ component * component[component.abs().argmax()].sign()  # a singular vector's sign is chance
     order = torch.randperm(len(y), generator=generator)  # of points with equal targets
     order = order[along[order].argsort(stable=True)]
     dealt = [row[torch.randperm(len(row), generator=generator)] for row in order.split(min(count, len(y)))]
