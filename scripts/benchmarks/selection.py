@@ -76,7 +76,8 @@ def mean_errors(splits: list[tuple[Suggestion, Measured]]) -> Measured:
 def agreement(splits: list[tuple[Suggestion, Measured]]) -> str:
     """Three columns.
 
-    Rank correlation of one split's predictions with the mean measured errors; in brackets, of the mean predictions.
+    Rank correlation of one split's predictions with the mean measured errors; in brackets, with errors within half a
+    percent as equal: what has converged is one predictor under many names, and its order is rounding.
     Halves: rank correlation of the mean errors of half of the splits with those of the others, which is what the
     measurement agrees with itself. Pairs: of the pairs of candidates whose mean errors are two standard errors apart,
     the share that one split's predictions order so; in brackets, how many of all pairs these are.
@@ -87,6 +88,7 @@ def agreement(splits: list[tuple[Suggestion, Measured]]) -> str:
     predicted = np.array([[r.get(key, np.nan) for key in keys] for r in ranked])
     measured = np.array([[m[key] for key in keys] for _, m in splits])
     each = [correlation(row, measured.mean(0)) for row in predicted]
+    merged = [correlation(levels(row), levels(measured.mean(0))) for row in predicted]
     orders = [np.random.default_rng(i).permutation(len(splits)) for i in range(20)]
     halves = [np.array_split(measured[order], 2) for order in orders]
     itself = [correlation(a.mean(0), b.mean(0)) for a, b in halves]
@@ -96,11 +98,15 @@ def agreement(splits: list[tuple[Suggestion, Measured]]) -> str:
         resolved = np.abs(apart.mean(0)) > 2 * apart.std(0, ddof=1) / len(splits) ** 0.5
         asked = (predicted[:, one] - predicted[:, two])[:, resolved]
     right = np.sign(asked) == np.sign(apart.mean(0)[resolved])
-    means = correlation(np.nanmean(predicted, 0), measured.mean(0))
     return (
-        f"{np.mean(each):.2f} ({means:.2f}) | {np.mean(itself):.2f} | "
+        f"{np.mean(each):.2f} ({np.mean(merged):.2f}) | {np.mean(itself):.2f} | "
         f"{right[~np.isnan(asked)].mean():.2f} ({resolved.mean():.0%})"
     )
+
+
+def levels(errors: np.ndarray) -> np.ndarray:
+    """The numbers of the steps of half a percent that errors are on."""
+    return np.round(np.log(errors) / 0.005)
 
 
 def correlation(predicted: np.ndarray, measured: np.ndarray) -> float:

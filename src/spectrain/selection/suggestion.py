@@ -20,9 +20,8 @@ from spectrain.spectral_maps import SpectralMap, flatten, identity, power
 from spectrain.spectrum import Spectrum
 
 _RESAMPLES = 200
-# A mean that a few points decide cannot tell candidates within this many of its standard errors apart; the mean without
-# this share of the points, the worst, can. Errors this close are one: fewer steps decide between them.
-_UNDECIDED, _TRIMMED, _SAME = 0.5, 0.05, 0.005
+# Predicted errors this close are one: fewer steps decide between them.
+_SAME = 0.005
 
 
 @dataclass(frozen=True)
@@ -96,10 +95,9 @@ def suggest_spectral_map(
     For each map, preconditioned gradient descent stopped at t is the filter f_i = 1 - (1 - g_i/g_max)^t of the kernel's
     modes. Its error is predicted at every point from the nine tenths of the points that do not hold it (ten
     eigendecompositions, and up to five draws of the tenths where there are fewer than 1,024 points; targets are spread
-    alike over the tenths); resampling the points gives the confidence. The smallest mean error wins; within half a
-    standard error of it, the smallest mean without the worst twentieth of the points; within .5 % of that, fewer
-    steps. A map that saves no steps must gain a standard error on identity. For a fixed kernel and squared loss this is
-    exact but for the sampling; for a network it is the linearised prediction.
+    alike over the tenths); resampling the points gives the confidence. Within .5 % of the smallest predicted error,
+    fewer steps win; a map that saves no steps must gain a standard error on identity. For a fixed kernel and squared
+    loss this is exact but for the sampling; for a network it is the linearised prediction.
 
     kernel_or_spectrum: K [n, n] on the training points, or its Spectrum. y [n] or [n, C]. noise: the standard deviation
     of the noise in y, when it is known; it is taken off the predicted errors. steps: the largest number of steps that
@@ -107,8 +105,7 @@ def suggest_spectral_map(
     diverge are left out, and a step counts for what it was worth there. More than max_points points are thinned at
     random, with a seed of their own. Deterministic.
 
-    Sources: the filter, Geifman et al. 2024 (arXiv 2307.14531); held-out folds, Stone 1974; resampling, Efron 1979;
-    trimmed means, Tukey 1962.
+    Sources: the filter, Geifman et al. 2024 (arXiv 2307.14531); held-out folds, Stone 1974; resampling, Efron 1979.
 
     Raises InputError for fewer than 20 points, a y of another length or with numbers that are not finite, and noise < 0
     or steps < 1.
@@ -150,20 +147,15 @@ def _draws(n: int) -> int:
 
 
 def _choice(errors: Float[Tensor, "J n"], counts: Sequence[int]) -> int:
-    """The fewest steps among the smallest trimmed errors of those whose mean cannot be told from the smallest; identity
-    (the first map), where it takes no more steps than those and loses no more than one standard error.
-
-    Standard errors are of the difference, point by point.
+    """The fewest steps among the smallest errors; identity (the first map), where it takes no more steps than those and
+    loses no more than one standard error of the difference, point by point.
     """
-    mean, n, T = errors.mean(1), errors.shape[1], len(counts)
-    worse = errors - errors[mean.argmin()]
-    undecided = worse.mean(1) <= _UNDECIDED * worse.std(1) / n**0.5
-    usual = errors.sort(1).values[:, : int((1 - _TRIMMED) * n)].mean(1).where(undecided, math.inf)
-    close = (usual <= (1 + _SAME) * usual.min()).nonzero()[:, 0].tolist()
-    best: int = min(close, key=lambda j: (counts[j % T], float(usual[j])))
+    mean, T = errors.mean(1), len(counts)
+    close = (mean <= (1 + _SAME) * mean.min()).nonzero()[:, 0].tolist()
+    best: int = min(close, key=lambda j: (counts[j % T], float(mean[j])))
     plain = int(mean[: best % T + 1].argmin())  # counts ascend
     gain = errors[plain] - errors[best]
-    return plain if float(gain.mean()) <= float(gain.std()) / n**0.5 else best
+    return plain if float(gain.mean()) <= float(gain.std()) / len(gain) ** 0.5 else best
 
 
 def _paced(

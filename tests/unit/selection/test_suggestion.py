@@ -85,7 +85,7 @@ def test_ranking_is_sorted_after_the_first_and_confidence_is_a_share() -> None:
     s = suggest_spectral_map(K, noisy(FINE, 0.3))
     errors = [c.predicted_error for c in s.ranking[1:]]
     assert errors == sorted(errors)
-    assert s.best.predicted_error <= min(errors) + s.best.standard_error
+    assert s.best.predicted_error <= 1.005 * min(errors)
     assert all(0 <= c.confidence <= 1 for c in s.ranking)
     assert s.best.confidence > 0.5
     assert s.ranking[-1].confidence == 0
@@ -160,20 +160,6 @@ def test_fewer_points_get_more_draws_of_the_folds() -> None:
     errors = held_out_errors(split_folds(K[::4, ::4], y, draws=5), y, [flatten(4)], [10])
     found = {c.steps: c.predicted_error for c in few.ranking if c.spectral_map == flatten(4)}
     assert found[10] == pytest.approx(float(errors.mean()))
-
-
-def test_a_few_points_beside_a_jump_do_not_decide() -> None:
-    """Of two maps that the mean cannot tell apart, the one that is better on nearly every point; else the mean's."""
-    n, counts = 100, [1, 3]
-    plain, worse = torch.full((n,), 9.0), torch.full((n,), 1.0)
-    better_but_for_two = torch.full((n,), 0.5)
-    better_but_for_two[:2] = 27.0  # mean 1.03
-    errors = torch.stack([plain, plain, worse, worse, better_but_for_two, 9 * better_but_for_two]).double()
-    assert suggestion._choice(errors, counts) == 4
-    errors[4] += 0.3  # mean 1.33, half a standard error is .19
-    assert suggestion._choice(errors, counts) == 2
-    errors[2] = math.inf  # a map that diverged
-    assert suggestion._choice(errors, counts) == 3
 
 
 def test_noise_alone_is_left_to_the_kernel_as_it_is() -> None:
