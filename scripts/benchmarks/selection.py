@@ -4,24 +4,22 @@
     OMP_NUM_THREADS=1 python scripts/benchmarks/selection.py networks     # wide networks, really trained
     OMP_NUM_THREADS=1 python scripts/benchmarks/selection.py formulas     # held-out folds against LOO and GCV
 
-Half of the points are for training, half for the test error; five random splits. A candidate's measured error is its
-mean over the splits: with a hundred test points a single split's best candidate of thirty is a lucky one. Errors are
-mean squares against the data as they are (noisy where noise was added). All data ship with scikit-learn and
-scikit-image, or are computed. `networks` draws docs/images/selection.svg.
+Half of the points are for training, half for the test error, on random splits. A candidate's measured error is its mean
+over the splits: with a hundred test points a single split's best candidate of thirty is a lucky one, and their order is
+chance. Errors are mean squares against the data as they are (noisy where noise was added). All data ship with
+scikit-learn and scikit-image, or are computed. `networks` draws docs/images/selection.svg.
 """
 
 import argparse
 import copy
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import torch
 from matplotlib.figure import Figure
 from scipy.stats import spearmanr
-from skimage import data as photographs
-from skimage.transform import resize
-from sklearn import datasets
+from shipped_data import images, signals, tables
 from spectra import relu_ntk
 from theory import save
 from torch import Tensor
@@ -35,52 +33,10 @@ from spectrain.selection.suggestion import default_maps, default_steps
 from spectrain.spectral_maps import SpectralMap, flatten, identity, power
 from spectrain.spectrum import Spectrum
 
-SPLITS = 5
 HEADER = (
-    "| data | rank correlation | over the best | over identity | over its best | single splits | suggestions | s |\n"
-    "|---|---|---|---|---|---|---|---|"
+    "| data | rank correlation | halves | pairs | over the best | over identity | over its best | single splits "
+    "| suggestions | s |\n|---|---|---|---|---|---|---|---|---|---|"
 )
-Data = tuple[str, Tensor, Tensor]
-
-
-def tables() -> Iterator[Data]:
-    for name, load, classes in (
-        ("diabetes", datasets.load_diabetes, False),
-        ("digits (800)", datasets.load_digits, True),
-        ("breast cancer", datasets.load_breast_cancer, True),
-        ("wine", datasets.load_wine, True),
-    ):
-        loaded = load()
-        x, y = loaded.data[:800], loaded.target[:800]
-        x = (x - x.mean(0)) / x.std(0).clip(1e-9) if "digits" not in name else x / 8 - 1
-        y = np.eye(int(y.max()) + 1)[y] if classes else ((y - y.mean()) / y.std())[:, None]
-        yield name, torch.from_numpy(x), torch.from_numpy(y)
-
-
-def images() -> Iterator[Data]:
-    rng = np.random.default_rng(5)
-    axis = torch.linspace(-1, 1, 32, dtype=torch.float64)
-    for name in ("camera", "astronaut", "coffee"):
-        image = getattr(photographs, name)() / 255
-        image = resize(image if image.ndim == 2 else image.mean(-1), (32, 32), anti_aliasing=True)
-        for noise in (0.0, 0.01, 0.05, 0.1):
-            noisy = image + noise * rng.normal(size=image.shape)
-            yield (
-                f"{name}, noise {noise}",
-                torch.cartesian_prod(axis, axis),
-                torch.from_numpy(2 * noisy - 1).reshape(-1, 1),
-            )
-
-
-def signals() -> Iterator[Data]:
-    rng = np.random.default_rng(6)
-    t = torch.linspace(-1, 1, 400, dtype=torch.float64)[:, None]
-    for name, y in (
-        ("chirp", torch.sin(2 * torch.pi * (2 * t + 4 * t**2))),
-        ("steps", torch.sign(torch.sin(9 * t)) + 0.5 * torch.sign(torch.sin(4 * t + 1))),
-    ):
-        for noise in (0.0, 0.1):
-            yield f"{name}, noise {noise}", t, y + noise * torch.from_numpy(rng.normal(size=y.shape))
 
 
 def split(n: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -96,20 +52,18 @@ Measured = dict[tuple[SpectralMap, int], float]
 
 
 def row(name: str, splits: list[tuple[Suggestion, Measured]], seconds: float) -> str:
-    """Of the suggestions: mean measured error over the smallest mean of one candidate, and over that of identity.
-
-    Rank correlation of each split's predictions with the mean errors (in brackets: with the split's own). Single
-    splits: the suggestion's error over the luckiest candidate's of the same split, mean and worst.
+    """How well the order is predicted (`agreement`), and of the suggestions: mean measured error over the smallest mean
+    of one candidate, and over that of identity. Single splits: over the luckiest candidate of the same split, mean and
+    worst.
     """
     mean = mean_errors(splits)
     chosen = [m[s.spectral_map, s.steps] for s, m in splits]
     own = [c / min(m.values()) for c, (_, m) in zip(chosen, splits, strict=True)]
     plain = [m[identity(), s.plain.steps] for s, m in splits]
     best_plain = min(e for (g, _), e in mean.items() if g == identity())
-    rho = np.mean([[correlation(s, mean), correlation(s, m)] for s, m in splits], 0)
     names = ", ".join(dict.fromkeys(f"{s.spectral_map!r} {s.steps}" for s, _ in splits))
     return (
-        f"| {name} | {rho[0]:.2f} ({rho[1]:.2f}) | {np.mean(chosen) / min(mean.values()):.3f} | "
+        f"| {name} | {agreement(splits)} | {np.mean(chosen) / min(mean.values()):.3f} | "
         f"{np.mean(chosen) / np.mean(plain):.3f} | {np.mean(chosen) / best_plain:.3f} | "
         f"{np.mean(own):.3f}, worst {max(own):.3f} | {names} | {seconds / len(splits):.1f} |"
     )
@@ -119,9 +73,46 @@ def mean_errors(splits: list[tuple[Suggestion, Measured]]) -> Measured:
     return {key: float(np.mean([m[key] for _, m in splits])) for key in splits[0][1]}
 
 
-def correlation(s: Suggestion, errors: Measured) -> float:
-    measured = [errors[c.spectral_map, c.steps] for c in s.ranking]
-    return float(spearmanr([c.predicted_error for c in s.ranking], measured)[0])
+def agreement(splits: list[tuple[Suggestion, Measured]]) -> str:
+    """Three columns.
+
+    Rank correlation of one split's predictions with the mean measured errors; in brackets, with errors within half a
+    percent as equal: what has converged is one predictor under many names, and its order is rounding.
+    Halves: rank correlation of the mean errors of half of the splits with those of the others, which is what the
+    measurement agrees with itself. Pairs: of the pairs of candidates whose mean errors are two standard errors apart,
+    the share that one split's predictions order so; in brackets, how many of all pairs these are.
+    """
+    keys = list(splits[0][1])
+    ranked = [{(c.spectral_map, c.steps): c.predicted_error for c in s.ranking} for s, _ in splits]
+    keys = [key for key in keys if any(key in r for r in ranked)]
+    predicted = np.array([[r.get(key, np.nan) for key in keys] for r in ranked])
+    measured = np.array([[m[key] for key in keys] for _, m in splits])
+    each = [correlation(row, measured.mean(0)) for row in predicted]
+    merged = [correlation(levels(row), levels(measured.mean(0))) for row in predicted]
+    orders = [np.random.default_rng(i).permutation(len(splits)) for i in range(20)]
+    halves = [np.array_split(measured[order], 2) for order in orders]
+    itself = [correlation(a.mean(0), b.mean(0)) for a, b in halves]
+    one, two = np.triu_indices(len(keys), 1)
+    with np.errstate(invalid="ignore"):  # a network that diverged has an infinite error
+        apart = measured[:, one] - measured[:, two]
+        resolved = np.abs(apart.mean(0)) > 2 * apart.std(0, ddof=1) / len(splits) ** 0.5
+        asked = (predicted[:, one] - predicted[:, two])[:, resolved]
+    right = np.sign(asked) == np.sign(apart.mean(0)[resolved])
+    return (
+        f"{np.mean(each):.2f} ({np.mean(merged):.2f}) | {np.mean(itself):.2f} | "
+        f"{right[~np.isnan(asked)].mean():.2f} ({resolved.mean():.0%})"
+    )
+
+
+def levels(errors: np.ndarray) -> np.ndarray:
+    """The numbers of the steps of half a percent that errors are on."""
+    return np.round(np.log(errors) / 0.005)
+
+
+def correlation(predicted: np.ndarray, measured: np.ndarray) -> float:
+    """Spearman's, over the candidates that were ranked."""
+    known = ~np.isnan(predicted)
+    return float(spearmanr(predicted[known], measured[known])[0])
 
 
 def measure_kernel(K: Tensor, y: Tensor, train: Tensor, test: Tensor, s: Suggestion) -> Measured:
@@ -133,13 +124,13 @@ def measure_kernel(K: Tensor, y: Tensor, train: Tensor, test: Tensor, s: Suggest
     return {(g, t): float(errors[i, j]) for i, g in enumerate(maps) for j, t in enumerate(steps)}
 
 
-def kernels(limit: int | None, first: int) -> None:
+def kernels(limit: int | None, seeds: list[int]) -> None:
     print(HEADER)
     for source in (tables, images, signals):
         for name, x, y in source():
             K = relu_ntk(x, x)
             splits, seconds = [], 0.0
-            for seed in range(first, first + SPLITS):
+            for seed in seeds:
                 train, test = split(len(x), seed)
                 start = time.process_time()
                 s = suggest_spectral_map(K[train][:, train], y[train], steps=limit)
@@ -148,7 +139,7 @@ def kernels(limit: int | None, first: int) -> None:
             print(row(name, splits, seconds), flush=True)
 
 
-def networks(width: int, piloted: bool, initialisations: int, first: int) -> None:
+def networks(width: int, piloted: bool, initialisations: int, seeds: list[int]) -> None:
     """The candidates that 100 steps can afford, trained; the kernel is the mean of networks' own at the start."""
     maps: list[SpectralMap] = [identity(), power(0.5, 16), power(0.5, 64), flatten(4), flatten(16), flatten(64)]
     steps = [1, 3, 10, 30, 100]
@@ -159,7 +150,7 @@ def networks(width: int, piloted: bool, initialisations: int, first: int) -> Non
             if any(level in name for level in ("0.01", "0.05")):
                 continue
             splits, seconds = [], 0.0
-            for seed in range(first, first + SPLITS):
+            for seed in seeds:
                 train, test = split(len(x), seed)
                 keep = train[:200]
                 affordable = [g for g in maps if getattr(g, "rank", 0) < 0.8 * len(keep)]
@@ -259,13 +250,11 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=2048, help="of the networks' hidden layer")
     parser.add_argument("--without-pilot", action="store_true", help="the linearised prediction alone (networks)")
     parser.add_argument("--initialisations", type=int, default=5, help="whose kernels are averaged (networks)")
-    parser.add_argument("--first-split", type=int, default=0, help=f"of {SPLITS} (kernels, networks)")
+    parser.add_argument("--splits", type=int, nargs="+", default=list(range(5)), help="their seeds (kernels, networks)")
     options = parser.parse_args()
     calls = {
-        "kernels": lambda: kernels(options.steps, options.first_split),
-        "networks": lambda: networks(
-            options.width, not options.without_pilot, options.initialisations, options.first_split
-        ),
+        "kernels": lambda: kernels(options.steps, options.splits),
+        "networks": lambda: networks(options.width, not options.without_pilot, options.initialisations, options.splits),
         "formulas": formulas,
     }
     calls[options.what]()

@@ -22,7 +22,7 @@ from spectrain.spectral_maps import SpectralMap, flatten, identity, power
 AUTO = "spectrain.selection.suggest_spectral_map"
 # Ten eigendecompositions and a pilot for every map: a few seconds.
 POINTS = 512
-# Kernels of as many networks are averaged: one network's own is a noisy sample of it (docs/spectra.md).
+# Kernels of as many networks are averaged: one network's own is a noisy sample of it (docs/choosing_g.md).
 INITIALISATIONS = 5
 
 

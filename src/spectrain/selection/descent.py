@@ -60,13 +60,29 @@ class Fold:
     cross: Float[Tensor, "m n"]
 
 
-def split_folds(K: Float[Tensor, "n n"], count: int = 10, draws: int = 1) -> list[Fold]:
-    """The points in `count` random parts, each held out once, and that `draws` times over: one eigh per part."""
+def stratified_parts(y: Float[Tensor, "n C"], count: int, seed: int) -> list[Int[Tensor, "m"]]:
+    """The points in `count` random parts whose targets are spread alike.
+
+    In the order of the targets' first principal component, each `count` neighbours are dealt out to as many parts.
+    Source: stratified cross-validation, Breiman et al. 1984; Kohavi 1995.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    centred = (y - y.mean(0)).cpu()
+    component = torch.linalg.svd(centred, full_matrices=False).Vh[0]
+    along = centred @ component * component[component.abs().argmax()].sign()  # a singular vector's sign is chance
+    order = torch.randperm(len(y), generator=generator)  # of points with equal targets
+    order = order[along[order].argsort(stable=True)]
+    dealt = [row[torch.randperm(len(row), generator=generator)] for row in order.split(min(count, len(y)))]
+    return [torch.stack([row[j] for row in dealt if j < len(row)]) for j in range(len(dealt[0]))]
+
+
+def split_folds(K: Float[Tensor, "n n"], y: Float[Tensor, "n C"], count: int = 10, draws: int = 1) -> list[Fold]:
+    """The points in `count` stratified parts, each held out once, and that `draws` times over: one eigh per part."""
     n = K.shape[0]
     folds = []
     for seed in range(draws):
-        order = torch.randperm(n, generator=torch.Generator().manual_seed(seed)).to(K.device)
-        for held in order.chunk(min(count, n)):
+        for part in stratified_parts(y, count, seed):
+            held = part.to(K.device)
             known = torch.ones(n, dtype=torch.bool, device=K.device)
             known[held] = False
             others = known.nonzero()[:, 0]
@@ -99,7 +115,7 @@ def closed_form_errors(
 
     Cheap (one eigendecomposition), but an approximation that only ridge-like filters make exact: 1 - f falls
     exponentially with lambda, so that late in training the few slowest modes decide alone. `held_out_errors` has no
-    such defect, and is what a suggestion uses; docs/spectra.md compares them.
+    such defect, and is what a suggestion uses; docs/choosing_g.md compares them.
     """
     n = spectrum.n
     V = spectrum.eigenvectors

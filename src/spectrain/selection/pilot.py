@@ -44,6 +44,7 @@ def network_pilot(
     w <- w - J^T S r / (n g_max) from the present weights on f(w) - f(w_0) + mean y, S that of the first kernel. The
     pace is t / held, where the first kernel predicts after t steps the training error that was measured after `held`.
     Training error alone is looked at: the errors that a choice is made by stay those of points not trained on.
+    Sources: growth, the edge of stability of Cohen et al. 2021 (2103.00065) for K S; the pace is this project's own.
     """
     network = copy.deepcopy(network).eval()  # dropout and batch norm have no kernel in training mode
     spectrum = Spectrum.from_kernel(empirical_ntk(network, x).detach())

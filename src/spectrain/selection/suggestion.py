@@ -94,10 +94,10 @@ def suggest_spectral_map(
 
     For each map, preconditioned gradient descent stopped at t is the filter f_i = 1 - (1 - g_i/g_max)^t of the kernel's
     modes. Its error is predicted at every point from the nine tenths of the points that do not hold it (ten
-    eigendecompositions, and up to five draws of the tenths where there are fewer than 1,024 points); resampling the
-    points gives the confidence. Within .5 % of the smallest predicted error, fewer steps win; a map that saves no steps
-    must gain a standard error on identity. For a fixed kernel and squared loss this is exact but for the sampling; for
-    a network it is the linearised prediction.
+    eigendecompositions, and up to five draws of the tenths where there are fewer than 1,024 points; targets are spread
+    alike over the tenths); resampling the points gives the confidence. Within .5 % of the smallest predicted error,
+    fewer steps win; a map that saves no steps must gain a standard error on identity. For a fixed kernel and squared
+    loss this is exact but for the sampling; for a network it is the linearised prediction.
 
     kernel_or_spectrum: K [n, n] on the training points, or its Spectrum. y [n] or [n, C]. noise: the standard deviation
     of the noise in y, when it is known; it is taken off the predicted errors. steps: the largest number of steps that
@@ -114,7 +114,7 @@ def suggest_spectral_map(
     spectrum = Spectrum.from_kernel(K)
     candidates = default_maps(len(K)) if maps is None else [identity(), *(g for g in maps if g != identity())]
     counts = default_steps(steps)
-    folds = split_folds(K, draws=_draws(len(K)))
+    folds = split_folds(K, Y, draws=_draws(len(K)))
     diverging: list[SpectralMap] = []
     if pilot is not None:
         candidates, by_map, diverging = _paced(pilot, candidates, counts, folds, Y)

@@ -29,7 +29,8 @@ def decay_law(spectrum: Spectrum, first: int = 1, last: int | None = None) -> De
 
     Every octave weighs the same: modes are averaged in bins of i that double every half. The interval is Student's for
     the bins' scatter around the line (on simulated power laws with 30 % scatter it held the exponent 89 times of 100);
-    it says nothing about whether a power law is the right law. Raises InputError when fewer than four bins are left.
+    it says nothing about whether a power law is the right law. Source: logarithmic bins, Newman 2005.
+    Raises InputError when fewer than four bins are left.
     """
     last = spectrum.resolved if last is None else min(last, spectrum.resolved)
     if first < 1:

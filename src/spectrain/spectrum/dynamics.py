@@ -121,7 +121,10 @@ def steps_to_fit(
 
 
 def largest_step_size(spectrum: Spectrum, spectral_map: Map | None, momentum: float = 0.0) -> float:
-    """2 (1 + beta) / max_i g_i: beyond it some mode grows. From a subset's spectrum it comes out too large."""
+    """2 (1 + beta) / max_i g_i: beyond it some mode grows. From a subset's spectrum it comes out too large.
+
+    Source: Polyak 1964.
+    """
     g = spectrum.eigenvalues * spectrum.ratio(spectral_map or identity())
     return 2 * (1 + momentum) / float(g.max())
 

@@ -19,7 +19,8 @@ def energy_per_frequency(
     """Energy at 0, 1, 2, .. periods over n equally spaced points, outputs summed.
 
     circle: the points go once around; Fourier modes, F = n // 2 + 1. line: cosine modes cos(pi kappa (j + 1/2) / n),
-    which need no periodicity (kappa counts half periods), F = n.
+    which need no periodicity (kappa counts half periods), F = n. Sums to |r|^2 / n.
+    Sources: Parseval; the cosine modes, Ahmed, Natarajan and Rao 1974.
     """
     r = _columns(residual)
     n = r.shape[0]

@@ -91,6 +91,7 @@ def energy_per_band(
     """Energy of the residual in bands of modes, and last in everything outside the k modes held.
 
     Band j holds modes edges[j] .. edges[j+1]-1; by default the edges double: 0, 1, 2, 4, 8, .., k. Sums to |r|^2 / n.
+    Source: `energy_per_mode`, summed.
     """
     k = spectrum.rank
     edges = default_bands(k) if edges is None else list(edges)

@@ -96,7 +96,10 @@ def dense(A: Float[Tensor, "n n"], rank: int) -> Eigenpairs:
 
 
 def rayleigh_ritz(matmul64: Matmul, V: Float[Tensor, "n b"], rank: int) -> Eigenpairs:
-    """The best eigenpairs in the span of V, in float64, with their true residual norms: one product with A."""
+    """The best eigenpairs in the span of V, in float64, with their true residual norms: one product with A.
+
+    Source: Parlett 1980, chapter 11.
+    """
     Q, _ = torch.linalg.qr(V.double())
     AQ = matmul64(Q)
     T = Q.T @ AQ

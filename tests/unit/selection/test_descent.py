@@ -6,7 +6,14 @@ from torch import Tensor
 
 from spectrain.regression import KernelRegression, ridge_path
 from spectrain.regression.callables import rbf
-from spectrain.selection.descent import closed_form_errors, filters, held_out_errors, predict_descent, split_folds
+from spectrain.selection.descent import (
+    closed_form_errors,
+    filters,
+    held_out_errors,
+    predict_descent,
+    split_folds,
+    stratified_parts,
+)
 from spectrain.spectral_maps import SpectralMap, flatten, identity, power
 from spectrain.spectrum import Spectrum
 
@@ -60,20 +67,37 @@ def test_a_long_descent_ends_where_kernel_regression_is_for_every_map() -> None:
 
 
 def test_held_out_errors_are_those_of_training_without_the_fold() -> None:
-    errors = held_out_errors(split_folds(K, 4), Y, MAPS, [1, 20])
+    errors = held_out_errors(split_folds(K, Y, 4), Y, MAPS, [1, 20])
     assert errors.shape == (3, 2, 40)
-    order = torch.randperm(40, generator=torch.Generator().manual_seed(0))
-    held, rest = order[10:20], torch.cat([order[:10], order[20:]]).sort().values
+    held = stratified_parts(Y, 4, seed=0)[1]
+    rest = torch.tensor([i for i in range(40) if i not in held.tolist()])
     f = run(K[rest][:, rest], K[held][:, rest], Y[rest], MAPS[1], 20)
     torch.testing.assert_close(errors[1, 1, held], (f - Y[held]).square().sum(1), rtol=1e-6, atol=1e-8)
 
 
 def test_several_draws_of_the_folds_are_averaged() -> None:
-    both = split_folds(K, 4, draws=2)
+    both = split_folds(K, Y, 4, draws=2)
     first, second = (held_out_errors(part, Y, MAPS, [3]) for part in (both[:4], both[4:]))
     assert not first.allclose(second)
     torch.testing.assert_close(held_out_errors(both, Y, MAPS, [3]), (first + second) / 2)
-    torch.testing.assert_close(held_out_errors(split_folds(K, 4), Y, MAPS, [3]), first)
+    torch.testing.assert_close(held_out_errors(split_folds(K, Y, 4), Y, MAPS, [3]), first)
+
+
+@pytest.mark.parametrize("count", [4, 7, 40, 100])
+def test_every_point_is_in_one_part_and_the_parts_are_of_one_size(count: int) -> None:
+    parts = stratified_parts(Y, count, seed=1)
+    assert torch.cat(parts).sort().values.tolist() == list(range(40))
+    assert {len(part) for part in parts} <= {40 // min(count, 40), 40 // min(count, 40) + 1}
+    assert not torch.equal(parts[0], stratified_parts(Y, count, seed=2)[0])
+
+
+def test_targets_are_spread_alike_over_the_parts() -> None:
+    y = torch.cat([torch.zeros(30), torch.ones(10)])[torch.randperm(40, generator=GENERATOR)].double()
+    classes = torch.stack([y, 1 - y], 1)
+    assert [float(classes[part, 0].sum()) for part in stratified_parts(classes, 10, seed=0)] == [1.0] * 10
+    line = torch.arange(40, dtype=torch.float64)[:, None]
+    for part in stratified_parts(-line, 4, seed=0):
+        assert (part.sort().values // 4).tolist() == list(range(10))
 
 
 def test_closed_forms_are_those_of_a_linear_smoother() -> None:

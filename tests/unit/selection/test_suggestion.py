@@ -156,8 +156,8 @@ def test_a_step_counts_for_what_it_was_worth_in_the_pilot() -> None:
 def test_fewer_points_get_more_draws_of_the_folds() -> None:
     assert [suggestion._draws(n) for n in (20, 204, 240, 512, 513, 5000)] == [5, 5, 4, 2, 1, 1]
     few = suggest_spectral_map(K[::4, ::4], noisy(FINE, 0.3)[::4], steps=10, maps=[flatten(4)])
-    folds = split_folds(K[::4, ::4], draws=5)
-    errors = held_out_errors(folds, noisy(FINE, 0.3)[::4, None], [flatten(4)], [10])
+    y = noisy(FINE, 0.3)[::4, None]
+    errors = held_out_errors(split_folds(K[::4, ::4], y, draws=5), y, [flatten(4)], [10])
     found = {c.steps: c.predicted_error for c in few.ranking if c.spectral_map == flatten(4)}
     assert found[10] == pytest.approx(float(errors.mean()))
 
