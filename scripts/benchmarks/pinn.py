@@ -6,9 +6,10 @@
 
 Rules: float64, one thread, one process, two trials for every method (`METHODS`), of which the better one counts; with
 `--trials 1` the first alone, with `--second` the second. CPU seconds include everything but the measurement of errors,
-on points that nobody trains on. Adam and SOAP draw fresh points at every step, a `--part` of the task's, and follow a
-cosine from their rate to 0 over the budget; L-BFGS needs fixed points, and has all of them; Gauss-Newton draws them
-every `resample` steps of its task (0: never). All have the same network, start, weights and forward-mode derivatives.
+on points that nobody trains on. Adam and SOAP draw fresh points at every step, a `--part` of the task's; L-BFGS needs
+fixed points, and has all of them; Gauss-Newton draws them every `resample` steps of its task (0: never). Adam and SOAP
+follow a cosine from their rate to 0 over the budget; Gauss-Newton with fresh points holds 1 for three quarters of it,
+then the cosine. All have the same network, start, weights and forward-mode derivatives.
 """
 
 import argparse
@@ -128,12 +129,17 @@ def first_order(run: Run, optimizer: Any, rate: float, until: float, S: SamplePr
         if S is not None and step % 100 == 0:
             K = residuals.linearize().gram()
             S.update(Spectrum.from_kernel(K, rank=min(256, len(K))), dtype=K.dtype)
-        for group in optimizer.param_groups:
-            group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * min(1.0, run.spent / (until * run.seconds))))
+        decay(optimizer, rate, run.spent / (until * run.seconds))
         r = residuals()
         optimizer.zero_grad()
         (0.5 * (r if S is None else S(r)).square().sum()).backward()
         optimizer.step()
+
+
+def decay(optimizer: torch.optim.Optimizer, rate: float, progress: float) -> None:
+    """The cosine from the rate at 0 to 0 at 1."""
+    for group in optimizer.param_groups:
+        group["lr"] = rate * 0.5 * (1 + math.cos(math.pi * min(1.0, max(0.0, progress))))
 
 
 def lbfgs(run: Run, history: int) -> None:
@@ -157,6 +163,7 @@ def gauss_newton(run: Run, mu: float, momentum: float) -> None:
     for step in run.steps():
         if run.resample and step % run.resample == 0:
             residuals = run.residuals()
+            decay(optimizer, 1.0, 4 * run.spent / run.seconds - 3)
         optimizer.step(residuals)
 
 
