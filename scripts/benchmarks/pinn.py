@@ -5,12 +5,12 @@
     python scripts/benchmarks/pinn.py --task poisson2d --methods gauss_newton --seconds 30
 
 Rules: float64, one thread, one process, two trials for every method (`METHODS`), of which the better one counts; with
-`--trials 1` the first alone, with `--second` the second. CPU seconds include everything but the measurement of errors,
-on points that nobody trains on. Adam and SOAP draw fresh points at every step, a `--part` of the task's; L-BFGS needs
-fixed points, and has all of them; Gauss-Newton draws them every `resample` steps of its task (0: never). Adam and SOAP
-follow a cosine from their rate to 0 over the budget; Gauss-Newton and SPRING with fresh points hold 1 for three quarters
-of it, then the cosine. Energy natural gradient, as published, has all points and its own line search. All have the same
-network, start, weights and forward-mode derivatives.
+`--trials 1` the first alone, with `--second` the second. CPU seconds include everything but the measurement of
+errors, on points that nobody trains on. Adam and SOAP draw fresh points at every step, a `--part` of the task's;
+L-BFGS needs fixed points, and has all of them; Gauss-Newton draws them every `resample` steps of its task (0: never).
+Adam and SOAP follow a cosine from their rate to 0 over the budget; Gauss-Newton and SPRING, with fresh points, hold 1
+for three quarters of it, then the cosine. Energy natural gradient, as published, has all points and its own line
+search. All have the same network, start, weights and forward-mode derivatives.
 """
 
 import argparse
