@@ -80,6 +80,8 @@ class GaussNewton(torch.optim.Optimizer):
         residuals, lin = self._linearized(closure)
         loss = 0.5 * checked_residuals(lin.r).square().sum()
         settings, before = self.param_groups[0], self.state.get("direction")  # type: ignore[call-overload]
+        if settings["lr"] == 0:  # a schedule that has ended
+            return loss
         system = DampedSystem(lin)
         d, damping, moved = None, settings["mu"], False
         while not moved and damping <= max(settings["mu"], LARGEST_DAMPING):

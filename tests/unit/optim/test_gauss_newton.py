@@ -177,6 +177,14 @@ def test_lr_is_the_part_of_the_linearised_step(lr: float) -> None:
     assert torch.allclose(w, torch.full_like(w, 1 - lr), atol=1e-12)
 
 
+def test_a_schedule_that_has_ended_leaves_the_weights() -> None:
+    w = nn.Parameter(torch.ones(2, dtype=torch.float64))
+    optimizer = GaussNewton([w])
+    optimizer.param_groups[0]["lr"] = 0.0
+    assert float(optimizer.step(lambda: 1 * w)) == 1.0
+    assert torch.equal(w, torch.ones_like(w)) and optimizer.state["fallbacks"] == 0  # type: ignore[index]
+
+
 BAD = [{"mu": 0.0}, {"mu": -1.0}, {"momentum": 1.0}, {"momentum": -0.1}, {"lr": 0.0}, {"lr": 1.5}]
 
 
