@@ -157,8 +157,8 @@ def _animate(path: Path, arrays: dict[str, np.ndarray], inputs: int) -> None:
     *space, time = (arrays[f"axis_{i}"] for i in range(inputs))
     space = [axis for axis in space if len(axis) > 1]
     shape = (*map(len, space), len(time))
-    fields = [arrays[name][..., 0].reshape(shape) for name in ("solution", "reference") if name in arrays]
-    plots.save_animation(path, space, time, *fields)
+    fields = {name: arrays[name][..., 0].reshape(shape) for name in ("solution", "reference") if name in arrays}
+    plots.save_animation(path, space, time, fields["solution"], fields.get("reference"))
 
 
 def modes_left(module: PhysicsModule, initial: Spectrum) -> dict[str, list[float]]:
