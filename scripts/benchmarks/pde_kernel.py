@@ -3,6 +3,7 @@
     python scripts/benchmarks/pde_kernel.py            # 64x3 and 256x3, n = 1,020
     python scripts/benchmarks/pde_kernel.py --large    # 256x3, n = 8,192, with the peak memory; no Jacobian there
     python scripts/benchmarks/pde_kernel.py --many     # 64x2, n = 20,000: one Gauss-Newton step on the parameters' side
+    python scripts/benchmarks/pde_kernel.py --sketched # 128x2, n = 12,000: three steps, by a sketch of K
 
 Poisson-2D residuals (Laplacian inside, values on the boundary), float64, tanh. Each time is the best of `--repeats`,
 the two taken in turn; the kernels are compared entry by entry.
@@ -61,31 +62,38 @@ def large() -> None:
     print(f"256x3, n = {len(K):,}: {seconds:.1f} s, peak memory of the process {peak:.1f} GiB")
 
 
-def many() -> None:
-    problem = poisson(64, 2, 19_000, 1000)
-    r = problem.residuals(problem.draw(torch.Generator().manual_seed(0)))
+def many(width: int, inside: int, steps: int) -> None:
+    problem = poisson(width, 2, inside, 1000)
+    generator = torch.Generator().manual_seed(0)
     optimizer = GaussNewton(problem.parameters(), mu=1e-8)
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    begun = time.process_time()
-    loss = float(optimizer.step(r))
-    seconds, peak = time.process_time() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(
-        f"64x2, n = 20,000: one step in {seconds:.1f} s, loss {loss:.2e} to {float(r.loss().detach()):.2e}, "
-        f"peak memory of the process {peak:.1f} GiB, {before:.1f} GiB before the step"
-    )
+    P = sum(p.numel() for p in problem.parameters())
+    for step in range(steps):
+        r = problem.residuals(problem.draw(generator))
+        begun = time.process_time()
+        loss = float(optimizer.step(r))
+        seconds, peak = time.process_time() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+        print(
+            f"{width}x2, P = {P:,}, n = {inside + 1000:,}: step {step + 1} in {seconds:.1f} s, loss {loss:.2e} to "
+            f"{float(r.loss().detach()):.2e}, peak memory of the process {peak:.1f} GiB, {before:.1f} GiB before",
+            flush=True,
+        )
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--large", action="store_true")
     parser.add_argument("--many", action="store_true")
+    parser.add_argument("--sketched", action="store_true")
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     torch.set_num_threads(1)
     if options.large:
         large()
     elif options.many:
-        many()
+        many(64, 19_000, 1)
+    elif options.sketched:
+        many(128, 11_000, 3)
     else:
         for width in (64, 256):
             compare(width, 3, options.repeats)

@@ -172,7 +172,6 @@ CASES: dict[str, list[Case]] = {
         (["experiment=pinn_poisson2d", "preconditioner=sample"], ["preconditioner=none"]),
         (["experiment=pinn_poisson2d", "optimizer=adam", "preconditioner=batch"], ["preconditioner=sample"]),
         (["experiment=pinn_poisson2d", "optimizer=sgd", "optimizer.lr=auto"], ["optimizer.lr=auto"]),
-        (["experiment=pinn_poisson2d", "trainer=ddp", "trainer.accelerator=cpu"], ["trainer.devices=1"]),
         (["data=pde"], ["data.resample_every_n_steps"]),
         (["callbacks=pde"], ["callbacks.spectrum"]),
         (["trainer.accelerator=tpu"], ["trainer"]),

@@ -28,10 +28,6 @@ SCRIPT = Path(__file__).parents[2] / "scripts" / "train.py"
     [
         (("-m", "seed=0,1", *DDP), "-m does not go with several devices"),
         ((*DDP, "trainer.strategy=ddp_spawn"), "they train with trainer=ddp"),
-        (
-            (*DDP, "experiment=pinn_poisson2d", "optimizer=soap", "preconditioner=sample"),
-            "acts on an equation's residuals in one process, and there are 2; give trainer.devices=1",
-        ),
         ((*DDP, "guard=true"), "guard=true judges steps in one process, and there are 2; give guard=false"),
     ],
 )
@@ -100,6 +96,10 @@ def start_processes(*words: str, start: tuple[str, ...] = ()) -> subprocess.Comp
     [
         ("optimizer=gauss_newton", "optimizer.mu=1e-6"),  # with adaptive points
         ("optimizer=adam", "optimizer.lr=0.01"),  # shares of the points
+        (
+            *("optimizer=adam", "optimizer.lr=0.01", "preconditioner=sample", "spectral_map=power"),
+            *("data.adaptive=false", "data.resample_every_n_steps=2", "spectrum.every_n_steps=2", "spectrum.rank=24"),
+        ),
     ],
 )
 def test_two_processes_solve_an_equation_as_one_does(tmp_path: Path, settings: tuple[str, ...]) -> None:

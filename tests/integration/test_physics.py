@@ -45,6 +45,13 @@ def test_a_run_leaves_summary_field_and_figures(tmp_path: Path, capsys: pytest.C
     assert "relative L2" in capsys.readouterr().out
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("experiment", ["heat", "heat4d", "taylor_green"])  # a curve, a line of four dimensions, a map
+def test_what_changes_in_time_is_animated(tmp_path: Path, experiment: str) -> None:
+    train(tmp_path / "run", f"experiment=pinn_{experiment}", "trainer.max_steps=1", tiny=TINY[1:])
+    assert (tmp_path / "run" / "figures" / "solution.gif").read_bytes().startswith(b"GIF89a")
+
+
 @pytest.mark.parametrize(
     "more",
     [
@@ -54,6 +61,7 @@ def test_a_run_leaves_summary_field_and_figures(tmp_path: Path, capsys: pytest.C
     ],
 )
 def test_a_resumed_run_equals_an_uninterrupted_one(tmp_path: Path, more: tuple[str, ...]) -> None:
+    more = (*more, "schedule=constant")  # a cosine would end with the first part
     train(tmp_path / "whole", *more, tiny=QUICK)
     train(tmp_path / "parts", "trainer.max_steps=3", *more, tiny=QUICK)
     resume(tmp_path / "parts" / "checkpoints" / "last.ckpt", "trainer.max_steps=6")

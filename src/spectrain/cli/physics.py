@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from spectrain.cli import build
 from spectrain.cli.choose_map import is_auto
 from spectrain.cli.fitting import fit_guarded
-from spectrain.cli.processes import check_processes, world_size
+from spectrain.cli.processes import check_processes
 from spectrain.cli.rank import is_first
 from spectrain.cli.run_folder import make_run_folder
 from spectrain.cli.tracker import build_tracker
@@ -63,11 +63,6 @@ def check_physics(cfg: DictConfig) -> None:
             f"{side.__name__} does not act on the residuals of an equation; take preconditioner=sample, or none with "
             "optimizer=gauss_newton."
         )
-    if side is not None and world_size(cfg) > 1:
-        raise InputError(
-            f"preconditioner=sample acts on an equation's residuals in one process, and there are {world_size(cfg)}; "
-            "give trainer.devices=1, or preconditioner=none with optimizer=gauss_newton, which shares its kernel."
-        )
     if side is not None and is_auto(cfg):
         raise InputError("spectral_map=auto does not know equations; give a map, such as spectral_map=power.")
     if build.is_rate_automatic(cfg):
@@ -93,8 +88,7 @@ def fit_physics(cfg: DictConfig, folder: Path) -> PhysicsRun:
     if str(cfg.trainer.precision).startswith("64"):
         network.double()  # before the checks, which warn of single precision
     optimizer, schedule = build.build(cfg, "optimizer"), build.build(cfg, "schedule")
-    gauss_newton = get_object(cfg.optimizer["_target_"]) is GaussNewton
-    build.try_optimizer(cfg, network, optimizer, None if gauss_newton else schedule)
+    build.try_optimizer(cfg, network, optimizer, schedule)
     module = PhysicsModule(
         network,
         data,

@@ -57,6 +57,9 @@ share = Rule(
 part = Rule(
     lambda value: _is_number(value) and 0 < value < 1, "a share of the rows, above 0 and below 1", is_float=True
 )
+hold = Rule(
+    lambda value: _is_number(value) and 0 <= value < 1, "a part of the steps, at least 0 and below 1", is_float=True
+)
 finite_float = Rule(_is_number, "a finite number", is_float=True)
 size = Rule(
     lambda value: (
@@ -201,6 +204,7 @@ RULES: dict[str, Rule] = {
     "optimizer.alpha": non_negative_float,
     "preconditioner.dtype": optional(choice("float32", "bfloat16", "float64")),
     "schedule.warmup_steps": non_negative_int,
+    "schedule.hold": hold,
     "logger.mode": choice("online", "offline", "disabled"),
     "logger.project": text,
     "logger.entity": optional(text),

@@ -121,9 +121,9 @@ class PhysicsModule(pl.LightningModule):
             if self.preconditioner is not None and step % self.every_n_steps == 0:
                 self._refresh(residuals)
             loss = optimizer.step(closure=lambda: self._loss(residuals, optimizer))
-            if self._schedule is not None:
-                self.lr_schedulers().step()  # type: ignore[union-attr, call-arg]
-            self.log("optimizer/lr", float(optimizer.param_groups[0]["lr"]))
+        if self._schedule is not None:
+            self.lr_schedulers().step()  # type: ignore[union-attr, call-arg]
+        self.log("optimizer/lr", float(optimizer.param_groups[0]["lr"]))
         if not bool(torch.isfinite(loss)):
             raise InputError(
                 f"The loss is {float(loss)} at step {step}; the run stops here. Try a lower optimizer.lr, or "
@@ -147,14 +147,18 @@ class PhysicsModule(pl.LightningModule):
     def _loss(self, residuals: Residuals, optimizer: Any) -> Tensor:
         """|r|^2 / 2 with its gradient; S enters in the backward pass.
 
-        Of several ranks (there is no S then) each takes its share of the points, times their number: DDP averages.
+        Of several ranks each takes its share of the points, times their number, as DDP averages; S acts on its rows of
+        the whole gradient.
         """
         optimizer.zero_grad()
-        world = self.trainer.world_size
-        own = residuals if world == 1 else residuals.share(self.trainer.global_rank, world)
+        S, world, rank = self.preconditioner, self.trainer.world_size, self.trainer.global_rank
+        own = residuals if world == 1 else residuals.share(rank, world)
         with torch.enable_grad():
             r = own()
-            loss = 0.5 * (r if self.preconditioner is None else self.preconditioner(r)).square().sum()
+            if S is not None:
+                S.shared = world > 1
+                r = S(r, residuals.rows_of(rank, world) if S.shared else None)
+            loss = 0.5 * r.square().sum()
             self.manual_backward(world * loss)
         return ranks.total(loss.detach(), world > 1)
 
@@ -164,7 +168,9 @@ class PhysicsModule(pl.LightningModule):
 
         def compute() -> Spectrum:
             K = residuals.linearize().gram()
-            spectrum = Spectrum.from_kernel(K, rank=min(self.rank, len(K)))
+            spectrum = ranks.same_spectrum(
+                lambda: Spectrum.from_kernel(K, rank=min(self.rank, len(K))), self.trainer.world_size > 1
+            )
             S.update(spectrum, dtype=K.dtype)
             return spectrum
 
@@ -202,13 +208,14 @@ class PhysicsModule(pl.LightningModule):
         self.measured = values
 
     def configure_optimizers(self) -> Any:
-        """The optimizer and, for others than Gauss-Newton, its schedule."""
+        """The optimizer and its schedule; Gauss-Newton has one where points are fresh, whole steps on fixed ones."""
         if self._scale_free:
             optimizer = apply_scales(self._optimizer(scaled_groups(self.network)))
         else:
             optimizer = self._optimizer(self.problem.parameters())
-        if self._schedule is None or isinstance(optimizer, GaussNewton):
+        if isinstance(optimizer, GaussNewton) and self._data.resample_every_n_steps is None:
             self._schedule = None
+        if self._schedule is None:
             return optimizer
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": self._schedule(optimizer), "interval": "step"}}
 

@@ -147,16 +147,18 @@ def draw_figures(
             },
         )
     drawn = save_figures(outputs, folder, made)
-    if data.equation.domain.has_time and data.in_features in (2, 3):
-        space = [arrays[f"axis_{i}"] for i in range(data.in_features - 1)]
-        reference = arrays["reference"][..., 0] if "reference" in arrays else None
-        time = arrays[f"axis_{data.in_features - 1}"]
-        solution = arrays["solution"][..., 0]
-        outputs.write(
-            "solution.gif",
-            lambda: plots.save_animation(folder / "solution.gif", space, time, solution, reference),
-        )
+    if data.equation.domain.has_time:
+        outputs.write("solution.gif", lambda: _animate(folder / "solution.gif", arrays, data.in_features))
     return drawn
+
+
+def _animate(path: Path, arrays: dict[str, np.ndarray], inputs: int) -> None:
+    """The first output over time; of more than two dimensions of space, on the grid's line through their middle."""
+    *space, time = (arrays[f"axis_{i}"] for i in range(inputs))
+    space = [axis for axis in space if len(axis) > 1]
+    shape = (*map(len, space), len(time))
+    fields = {name: arrays[name][..., 0].reshape(shape) for name in ("solution", "reference") if name in arrays}
+    plots.save_animation(path, space, time, fields["solution"], fields.get("reference"))
 
 
 def modes_left(module: PhysicsModule, initial: Spectrum) -> dict[str, list[float]]:

@@ -33,11 +33,11 @@ class GaussNewton(torch.optim.Optimizer):
 
     ridge = mu trace(K)/n, in units of the eigenvalues of K/n. S is solved with by Cholesky, of K [n, n] or, when P < n,
     of J^T J [P, P]: the same step, since J^T (J J^T + c)^-1 = (J^T J + c)^-1 J^T; or, where the smaller of
-    both would take more than 800 MB, by conjugate gradients and a Nystroem sketch of K. t starts at the minimiser of
-    the linearised loss, ``-(r . J d) / |J d|^2``, and is halved until the true loss falls. This is the energy natural
-    gradient (Mueller and Zeinhofer 2023, arXiv 2302.13163), and with momentum SPRING (Goldshlager et al. 2024, arXiv
-    2401.10190): d minimises
-    ``|r + J d|^2 + n ridge |d - momentum d_before|^2``.
+    both would take more than 800 MB, by conjugate gradients and a Nystroem sketch of K. t starts at lr times the
+    minimiser of the linearised loss, ``-lr (r . J d) / |J d|^2``, and is halved until the true loss falls. Where points
+    are drawn anew for every step, a schedule that takes lr to 0 in the end averages out what each draw misses. This is
+    the energy natural gradient (Mueller and Zeinhofer 2023, arXiv 2302.13163), and with momentum SPRING (Goldshlager et
+    al. 2024, arXiv 2401.10190): d minimises ``|r + J d|^2 + n ridge |d - momentum d_before|^2``.
 
     `residuals` is called with gradients for the Jacobian and without for the line search, at the same points. If it has
     a method `linearize()` (`spectrain.pde.Residuals` has, and what `LeastSquares` makes of data), that makes the
@@ -47,17 +47,23 @@ class GaussNewton(torch.optim.Optimizer):
     `["fallbacks"]` and `["step_size"]` tell of it.
 
     Raises:
-        InputError: mu or momentum out of range, residuals that are not a finite vector or are of other parameters.
+        InputError: mu, momentum or lr out of range, residuals that are not a finite vector or are of other parameters.
     """
 
     def __init__(
-        self, params: Iterable[Tensor] | Iterable[dict[str, Any]], mu: float = 1e-8, momentum: float = 0.0
+        self,
+        params: Iterable[Tensor] | Iterable[dict[str, Any]],
+        mu: float = 1e-8,
+        momentum: float = 0.0,
+        lr: float = 1.0,
     ) -> None:
         if not mu > 0:
             raise InputError(f"optimizer.mu={mu} must be above 0: the damping, relative to the trace of the kernel.")
         if not 0 <= momentum < 1:
             raise InputError(f"optimizer.momentum={momentum} must be at least 0 and below 1.")
-        super().__init__(params, {"mu": mu, "momentum": momentum})
+        if not 0 < lr <= 1:
+            raise InputError(f"optimizer.lr={lr} must be above 0 and at most 1: the part of the linearised step.")
+        super().__init__(params, {"mu": mu, "momentum": momentum, "lr": lr})
         if len(self.param_groups) != 1:
             raise InputError("GaussNewton takes all parameters in one group: they share one kernel.")
         self.state["halvings"], self.state["fallbacks"], self.state["step_size"] = 0, 0, 0.0  # type: ignore[index]
@@ -74,6 +80,8 @@ class GaussNewton(torch.optim.Optimizer):
         residuals, lin = self._linearized(closure)
         loss = 0.5 * checked_residuals(lin.r).square().sum()
         settings, before = self.param_groups[0], self.state.get("direction")  # type: ignore[call-overload]
+        if settings["lr"] == 0:  # a schedule that has ended
+            return loss
         system = DampedSystem(lin)
         d, damping, moved = None, settings["mu"], False
         while not moved and damping <= max(settings["mu"], LARGEST_DAMPING):
@@ -114,9 +122,9 @@ class GaussNewton(torch.optim.Optimizer):
         return g if moved else torch.zeros_like(g)
 
     def _search(self, closure: Callable[[], Tensor], lin: Linearization, d: Tensor, loss: Tensor) -> bool:
-        """Move by t d, t halved from the minimiser of |r + t J d|^2 until the loss falls; False if it never does."""
+        """Move by t d, t halved from lr times the minimiser of |r + t J d|^2 until the loss falls; False if never."""
         Jd = lin.push(d)
-        t = -torch.dot(lin.r, Jd) / Jd.square().sum()
+        t = -self.param_groups[0]["lr"] * torch.dot(lin.r, Jd) / Jd.square().sum()
         if not (bool(torch.isfinite(t)) and t > 0):
             return False
         start = [p.clone() for p in self._params]

@@ -78,6 +78,7 @@ class Problem:
                 SpectrainWarning,
                 stacklevel=2,
             )
+        self.components: dict[str, int] = {}  # of each condition's residual
         self.channels = self._inquire()
         self.why_not = self._why_no_jets()
 
@@ -167,7 +168,7 @@ class Problem:
         return {key: float(weight) for key, weight in found.items()}
 
     def _inquire(self) -> dict[str, Channels]:
-        """Which derivatives each residual asks for, from a look at a few points; with all checks of its values."""
+        """Which derivatives each residual asks for, from a look at a few points; fills `components`, and checks."""
         found = {}
         generator = torch.Generator().manual_seed(0)
         for name, condition in self.conditions.items():
@@ -177,6 +178,7 @@ class Problem:
                 self._check_outputs(points.x, f"{self.equation.name}, {name}")
                 r = condition.residual(inquiry)
             check_residual(r, len(points.x), f"{self.equation.name}, {name}")
+            self.components[name] = r.numel() // len(points.x)
             found[name] = inquiry.asked
         if any(channels.second for channels in found.values()):
             kinked = next((type(m).__name__ for m in self.network.modules() if isinstance(m, _KINKED)), None)

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from spectrain.errors import InputError
@@ -70,6 +70,16 @@ class Residuals:
             mine = rank_rows(len(x), rank, world)
             part.points[name] = Points(x[mine], None if data is None else data[mine])
         return part
+
+    def rows_of(self, rank: int, world: int) -> Int[Tensor, " r"]:
+        """Where the residuals of that rank's share stand among all of them: conditions, their components, points."""
+        found, start = [], 0
+        for name, (x, _) in self.points.items():
+            mine = torch.arange(len(x), device=x.device)[rank_rows(len(x), rank, world)]
+            for _ in range(self._problem.components[name]):
+                found.append(start + mine)
+                start += len(x)
+        return torch.cat(found)
 
     def __call__(self) -> Float[Tensor, " n"]:
         """The residual vector."""

@@ -4,11 +4,13 @@ Legend: M modes, T stored moments, k wave numbers.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
 from scipy.interpolate import RectBivariateSpline
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 Function = Callable[[Tensor], Tensor]
 # The contour of Kassam and Trefethen: 32 points on a circle around each number.
@@ -20,7 +22,7 @@ class PeriodicReference:
 
     L is diagonal in Fourier space, `linear(k)`; F is `conserved` and G is `local`. ETDRK4 (Cox and Matthews 2002, with
     the contour integrals of Kassam and Trefethen 2005), the highest third of the modes cut off against aliasing.
-    Between the stored moments and the grid's points a bicubic spline.
+    Between the stored moments and the grid's points a bicubic spline, which autograd differentiates once.
     """
 
     def __init__(
@@ -62,8 +64,29 @@ class PeriodicReference:
 
     def __call__(self, x: Float[Tensor, "N 2"]) -> Float[Tensor, "N 1"]:
         """u at the points (x, t)."""
-        points = x.detach().double().cpu().numpy()
-        return torch.from_numpy(self._spline.ev(points[:, 0], points[:, 1]))[:, None].to(x)
+        values: Tensor = _Spline.apply(x, self._spline)  # type: ignore[no-untyped-call]
+        return values
+
+
+class _Spline(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, spline: RectBivariateSpline) -> Tensor:
+        ctx.spline = spline
+        ctx.save_for_backward(x)
+        return _evaluated(spline, x)
+
+    @staticmethod
+    @once_differentiable  # type: ignore[untyped-decorator]
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:
+        (x,) = ctx.saved_tensors
+        slopes = torch.cat([_evaluated(ctx.spline, x, dx=1), _evaluated(ctx.spline, x, dy=1)], 1)
+        return gradient * slopes, None
+
+
+def _evaluated(spline: RectBivariateSpline, x: Tensor, **orders: int) -> Float[Tensor, "N 1"]:
+    """The spline, or its derivative of those orders."""
+    points = x.detach().double().cpu().numpy()
+    return torch.from_numpy(spline.ev(points[:, 0], points[:, 1], **orders))[:, None].to(x)
 
 
 def _etdrk4(L: Float[Tensor, " k"], nonlinear: Function, h: float) -> Function:

@@ -1,5 +1,6 @@
 """Runs on an equation whose points or weights follow the network: what is measured stays comparable."""
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -9,7 +10,7 @@ import torch
 from spectrain.lightning import PDEDataModule, PhysicsHistory, PhysicsModule
 from spectrain.lightning.physics_report import modes_left
 from spectrain.models import mlp
-from spectrain.optim import GaussNewton
+from spectrain.optim import GaussNewton, cosine
 from spectrain.pde import Residuals
 from spectrain.pde.equations import Poisson
 from spectrain.spectrum.mode_table import mode_energies
@@ -88,3 +89,15 @@ def test_measured_losses_do_not_follow_weights_by_trace(weights: str | dict[str,
     module.problem.weights = {name: 7 * weight for name, weight in module.problem.weights.items()}
     module.measure(3)
     assert module.measured == before
+
+
+@pytest.mark.parametrize("period", [1, None])
+def test_steps_are_shorter_in_the_end_where_points_are_fresh(tmp_path: Path, period: int | None) -> None:
+    torch.manual_seed(0)
+    data = PDEDataModule(Poisson(dim=2), points=30, boundary_points=8, resolution=9, resample_every_n_steps=period)
+    network = mlp(2, 1, width=6, depth=1, activation="tanh", parameterization="standard").double()
+    schedule = partial(cosine, max_steps=5)
+    module = PhysicsModule(network, data, lambda p: GaussNewton(p, mu=1e-6), schedule=schedule)
+    fit(tmp_path, module, data)
+    lr = module.trainer.optimizers[0].param_groups[0]["lr"]
+    assert lr == pytest.approx(1.0 if period is None else 0.0, abs=1e-12)

@@ -168,7 +168,27 @@ def test_momentum_survives_a_checkpoint() -> None:
     assert fit(one, residuals, 3) == fit(other, fresh, 3)
 
 
-@pytest.mark.parametrize("settings", [{"mu": 0.0}, {"mu": -1.0}, {"momentum": 1.0}, {"momentum": -0.1}])
+@pytest.mark.parametrize("lr", [1.0, 0.25])
+def test_lr_is_the_part_of_the_linearised_step(lr: float) -> None:
+    """Of linear residuals without a rest, 1 - lr of every one is left."""
+    w = nn.Parameter(torch.ones(2, dtype=torch.float64))
+    optimizer = GaussNewton([w], mu=1e-14, lr=lr)
+    optimizer.step(lambda: torch.stack([w[0], 3 * w[1]]))
+    assert torch.allclose(w, torch.full_like(w, 1 - lr), atol=1e-12)
+
+
+def test_a_schedule_that_has_ended_leaves_the_weights() -> None:
+    w = nn.Parameter(torch.ones(2, dtype=torch.float64))
+    optimizer = GaussNewton([w])
+    optimizer.param_groups[0]["lr"] = 0.0
+    assert float(optimizer.step(lambda: 1 * w)) == 1.0
+    assert torch.equal(w, torch.ones_like(w)) and optimizer.state["fallbacks"] == 0  # type: ignore[index]
+
+
+BAD = [{"mu": 0.0}, {"mu": -1.0}, {"momentum": 1.0}, {"momentum": -0.1}, {"lr": 0.0}, {"lr": 1.5}]
+
+
+@pytest.mark.parametrize("settings", BAD)
 def test_settings_out_of_range_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(InputError, match=next(iter(settings))):
         GaussNewton([nn.Parameter(torch.zeros(1))], **settings)

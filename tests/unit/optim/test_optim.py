@@ -87,6 +87,18 @@ def test_cosine_and_warm_up() -> None:
     assert rates[10] == pytest.approx(0)
 
 
+def test_a_cosine_that_begins_late() -> None:
+    optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
+    schedule = cosine(optimizer, max_steps=16, hold=0.75)
+    rates = []
+    for _ in range(17):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[:13] == [2.0] * 13
+    assert rates[13:] == pytest.approx([1 + math.cos(math.pi * part / 4) for part in (1, 2, 3, 4)])
+
+
 def test_constant_after_warm_up() -> None:
     optimizer = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=2.0)
     schedule = constant(optimizer, max_steps=10, warmup_steps=1)

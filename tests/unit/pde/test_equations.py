@@ -22,6 +22,7 @@ from spectrain.pde.equations import (
     TaylorGreen,
     Wave,
 )
+from spectrain.pde.evaluation import exact_gradient
 from spectrain.pde.fields import PointField
 from spectrain.pde.spectral import PeriodicReference
 
@@ -86,12 +87,27 @@ def cole_hopf(x: float, t: float, nu: float) -> float:
     return float(-(kernel * np.sin(math.pi * y)).sum() / kernel.sum())
 
 
-def test_the_reference_of_burgers_is_that_of_cole_and_hopf() -> None:
-    equation = Burgers()
+@pytest.fixture(scope="module")
+def burgers() -> Burgers:
+    """One, which keeps its reference."""
+    return Burgers()
+
+
+def test_the_reference_of_burgers_is_that_of_cole_and_hopf(burgers: Burgers) -> None:
     points = [(-0.7, 0.3), (0.2, 0.5), (0.02, 0.4), (-0.005, 0.8), (0.5, 1.0)]
-    found = equation.exact(torch.tensor(points, dtype=torch.float64))[:, 0].tolist()
-    expected = [cole_hopf(x, t, equation.viscosity) for x, t in points]
+    found = burgers.exact(torch.tensor(points, dtype=torch.float64))[:, 0].tolist()
+    expected = [cole_hopf(x, t, burgers.viscosity) for x, t in points]
     assert found == pytest.approx(expected, abs=1e-5)
+
+
+def test_references_have_slopes_for_the_H1_error(burgers: Burgers) -> None:
+    """Burgers' steepest slope, at the moment 1.6037 / pi (Basdevant et al. 1986), and a difference quotient."""
+    slope = exact_gradient(burgers, torch.tensor([[0.0, 1.6037 / math.pi], [-0.7, 0.3]], dtype=torch.float64))
+    assert slope is not None
+    assert float(slope[0, 0, 0]) == pytest.approx(-152.00516, rel=1e-4)
+    ends = torch.tensor([[-0.7, 0.301], [-0.7, 0.299]], dtype=torch.float64)
+    later, before = burgers.exact(ends)[:, 0].tolist()
+    assert float(slope[1, 0, 1]) == pytest.approx((later - before) / 2e-3, rel=1e-4)
 
 
 def test_the_spectral_solver_is_of_fourth_order() -> None:

@@ -62,6 +62,15 @@ def test_shares_of_the_points_add_up_to_the_loss() -> None:
     assert float(sum(parts)) == pytest.approx(float(made.loss().detach()), rel=1e-12)
 
 
+def test_rows_of_a_share_are_its_residuals() -> None:
+    """Kovasznay's flow: three conditions, of three, two and one components."""
+    made = residuals(make(*SIZES[0]), 0, shared=False)
+    whole, rows = made().detach(), [made.rows_of(rank, 3) for rank in range(3)]
+    for rank, mine in enumerate(rows):
+        torch.testing.assert_close(whole[mine], made.share(rank, 3)().detach(), rtol=1e-12, atol=1e-14)
+    assert torch.equal(torch.cat(rows).sort().values, torch.arange(len(whole)))
+
+
 def test_more_ranks_than_points_are_refused() -> None:
     made = residuals(make(*SIZES[0]), 0, shared=False)
     with pytest.raises(InputError, match="points for 1000 processes"):
