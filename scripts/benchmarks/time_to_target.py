@@ -35,9 +35,9 @@ class Row:
     slack: float = 0.0
 
 
-USUAL = ("nesterov", "adam", "muon", "soap", "shampoo", "lbfgs", "iga")
+USUAL = ("nesterov", "adam", "muon", "soap", "shampoo", "lbfgs", "esgd", "iga")
 OURS = ("nesterov_S", "adam_S", "muon_S", "soap_S", "soap_sample", "soap_grid")
-PERIODIC = ("adam", "soap", "adam_scaled", "soap_scaled")
+PERIODIC = ("adam", "soap", "esgd", "adam_scaled", "soap_scaled")
 PERIODIC_AUTO = ("adam_auto", "soap_auto", "adam_scaled_auto", "soap_scaled_auto")
 FOURIER = ("adam", "muon", "soap", "lbfgs")
 EQUATION = ("adam", "soap", "lbfgs")

@@ -50,6 +50,7 @@ def interrupt_at(
         ("optimizer=adam", "preconditioner=none", "schedule=constant"),
         ("optimizer=sgd", "optimizer.lr=30", "preconditioner=auto", "guard=true", "spectrum.refresh=drift"),
         ("preconditioner=batch", "preconditioner.layers=null", "preconditioner.landmarks=16", "data.batch_size=50"),
+        pytest.param(("optimizer=esgd", "optimizer.every_n_steps=3"), marks=pytest.mark.slow),
         pytest.param(("preconditioner=batch",), marks=pytest.mark.slow),
         pytest.param(("optimizer=sgd", "data.batch_size=50", "model=siren"), marks=pytest.mark.slow),
         pytest.param(

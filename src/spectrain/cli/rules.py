@@ -97,6 +97,7 @@ seed_list = Rule(
     lambda value: _is_list(value) and len(value) > 0 and all(seed.accepts(v) for v in value),
     "a list of whole numbers of at least 0, such as [0, 1, 2]",
 )
+decay = Rule(lambda value: _is_number(value) and 0 <= value < 1, "a number from 0 to below 1", is_float=True)
 decay_list = Rule(
     lambda value: OmegaConf.is_list(value) and len(value) > 1 and all(_is_number(v) and 0 <= v < 1 for v in value),
     "a list of numbers from 0 to below 1, such as [0.9, 0.999]",
@@ -190,6 +191,8 @@ RULES: dict[str, Rule] = {
     "optimizer.momentum": non_negative_float,
     "optimizer.nesterov": boolean,
     "optimizer.mu": positive_float,
+    "optimizer.decay": decay,
+    "optimizer.every_n_steps": positive_int,
     "optimizer.precondition_frequency": positive_int,
     "optimizer.preconditioning_compute_steps": positive_int,
     "optimizer.start_preconditioning_step": positive_int,
