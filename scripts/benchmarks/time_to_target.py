@@ -61,7 +61,9 @@ ROWS = {
 }
 
 
-def run_row(row: Row, output: Path, budget: float, seeds: list[int], rates: list[float]) -> list[Standing]:
+def run_row(
+    row: Row, output: Path, budget: float, seeds: list[int], rates: list[float], batches: list[str]
+) -> list[Standing]:
     """The cells of a row, and its table."""
     cfg = composed(
         [
@@ -71,6 +73,7 @@ def run_row(row: Row, output: Path, budget: float, seeds: list[int], rates: list
             f"budget={budget}",
             f"seeds={seeds}".replace(" ", ""),
             f"rates={rates}".replace(" ", ""),
+            *([f"batch_sizes=[{','.join(batches)}]"] if batches else []),
             "calibration_steps=20",
             f"output_dir='{output / row.race}'",
         ],
@@ -101,6 +104,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, help="CPU seconds of every cell, in place of the row's own")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rates", type=float, nargs="+", default=[0.5, 1.0, 2.0])
+    parser.add_argument("--batches", nargs="+", default=[], help="own, all or numbers, in place of the race's own list")
     parser.add_argument("--output", type=Path, default=Path("runs/time_to_target"))
     args = parser.parse_args()
     unknown = [name for name in args.rows if name not in ROWS]
@@ -110,7 +114,9 @@ def main() -> None:
     for name in args.rows or ROWS:
         row, share = ROWS[name], 0.2 if args.quick else 1.0
         budget = args.budget or share * row.budget
-        table = run_row(row, args.output, budget, args.seeds[:1] if args.quick else args.seeds, args.rates)
+        table = run_row(
+            row, args.output, budget, args.seeds[:1] if args.quick else args.seeds, args.rates, args.batches
+        )
         lines.append(verdict(name, row, table, budget))
         print(lines[-1], flush=True)
     print(f"\n{'row':<15} {'target':>9}  {'best baseline':<18} {'best of ours':<22} {'ratio':>7} {'bar':>5}")

@@ -93,6 +93,12 @@ one_or_more = Rule(
     lambda value: positive_float.accepts(value) or positive_list.accepts(value),
     f"{positive_float.allowed}, or {positive_list.allowed}",
 )
+batch_list = Rule(
+    lambda value: (
+        _is_list(value) and len(value) > 0 and all(v in ("own", "all") or positive_int.accepts(v) for v in value)
+    ),
+    "a list of own (that of the task), all, or whole numbers of at least 1, such as [own, 1024]",
+)
 seed_list = Rule(
     lambda value: _is_list(value) and len(value) > 0 and all(seed.accepts(v) for v in value),
     "a list of whole numbers of at least 0, such as [0, 1, 2]",
@@ -134,6 +140,9 @@ RULES: dict[str, Rule] = {
     "race.baselines": text_list,
     "seeds": seed_list,
     "rates": positive_list,
+    "race.batch_key": choice("data.batch_size", "data.points"),
+    "race.batch_sizes": batch_list,
+    "batch_sizes": batch_list,
     "tasks": optional(text_list),
     "methods": optional(text_list),
     "calibration_steps": positive_int,
