@@ -161,6 +161,7 @@ RULES: dict[str, Rule] = {
     "data.holdout": boolean,
     "data.noise": non_negative_float,
     "data.downsample": positive_int,
+    "data.frames": optional(positive_int),
     "data.samples": optional(positive_int),
     "data.task": choice("auto", "regression", "classification"),
     "data.standardize": choice("columns", "all"),
