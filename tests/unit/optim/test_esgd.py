@@ -102,16 +102,16 @@ def test_D_is_the_length_of_the_hessians_rows() -> None:
     H = (H + H.T) * torch.tensor([0.1, 1.0, 10.0, 1.0, 0.3], dtype=torch.float64).outer(torch.ones(5)).sqrt()
     H = (H + H.T) / 2
     w = nn.Parameter(torch.ones(5, dtype=torch.float64))
-    optimizer = ESGD([w], lr=0.0, decay=0.999, every_n_steps=2000)
+    optimizer = ESGD([w], lr=0.0, decay=0.999, every_n_steps=600)
 
     def evaluate() -> Tensor:
         w.grad = H @ w.detach()
         return w.detach() @ w.grad / 2
 
-    for _ in range(2000):
+    for _ in range(600):
         optimizer.step(evaluate)
-    D = (optimizer.state[w]["square"] / (1 - 0.999**2000)).sqrt()
-    torch.testing.assert_close(D, H.norm(dim=1), rtol=0.1, atol=0)
+    D = (optimizer.state[w]["square"] / (1 - 0.999**600)).sqrt()
+    torch.testing.assert_close(D, H.norm(dim=1), rtol=0.15, atol=0)
 
 
 def test_a_draw_leaves_weights_and_returns_the_loss_of_the_weights() -> None:
