@@ -37,9 +37,9 @@ class Row:
     slack: float = 0.0
 
 
-USUAL = ("nesterov", "adam", "muon", "soap", "shampoo", "lbfgs", "iga")
+USUAL = ("nesterov", "adam", "muon", "soap", "shampoo", "lbfgs", "esgd", "iga")
 OURS = ("nesterov_S", "adam_S", "muon_S", "soap_S", "soap_sample", "soap_grid")
-PERIODIC = ("adam", "soap", "adam_scaled", "soap_scaled")
+PERIODIC = ("adam", "soap", "esgd", "adam_scaled", "soap_scaled")
 PERIODIC_AUTO = ("adam_auto", "soap_auto", "adam_scaled_auto", "soap_scaled_auto")
 PERIODIC_GAUSS_NEWTON = ("gauss_newton", "gauss_newton_scaled")
 FOURIER = ("adam", "muon", "soap", "lbfgs")
@@ -67,7 +67,9 @@ ROWS = {
 }
 
 
-def run_row(row: Row, output: Path, budget: float, seeds: list[int], rates: list[float]) -> list[Standing]:
+def run_row(
+    row: Row, output: Path, budget: float, seeds: list[int], rates: list[float], batches: list[str]
+) -> list[Standing]:
     """The cells of a row, and its table."""
     results: list[Result] = []
     for methods, seconds in ((row.baselines, budget), (row.ours, budget * max(1.0, row.bar))):
@@ -79,6 +81,7 @@ def run_row(row: Row, output: Path, budget: float, seeds: list[int], rates: list
                 f"budget={seconds}",
                 f"seeds={seeds}".replace(" ", ""),
                 f"rates={rates}".replace(" ", ""),
+                *([f"batch_sizes=[{','.join(batches)}]"] if batches else []),
                 "calibration_steps=20",
                 f"output_dir='{output / row.race}'",
             ],
@@ -110,6 +113,7 @@ def main() -> None:
     parser.add_argument("--budget", type=float, help="CPU seconds of every cell, in place of the row's own")
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--rates", type=float, nargs="+", default=[0.5, 1.0, 2.0])
+    parser.add_argument("--batches", nargs="+", default=[], help="own, all or numbers, in place of the race's own list")
     parser.add_argument("--output", type=Path, default=Path("runs/time_to_target"))
     args = parser.parse_args()
     unknown = [name for name in args.rows if name not in ROWS]
@@ -119,7 +123,9 @@ def main() -> None:
     for name in args.rows or ROWS:
         row, share = ROWS[name], 0.2 if args.quick else 1.0
         budget = args.budget or share * row.budget
-        table = run_row(row, args.output, budget, args.seeds[:1] if args.quick else args.seeds, args.rates)
+        table = run_row(
+            row, args.output, budget, args.seeds[:1] if args.quick else args.seeds, args.rates, args.batches
+        )
         lines.append(verdict(name, row, table, budget))
         print(lines[-1], flush=True)
     print(f"\n{'row':<15} {'target':>9}  {'best baseline':<18} {'best of ours':<22} {'ratio':>7} {'bar':>5}")

@@ -51,6 +51,7 @@ def interrupt_at(
         ("optimizer=gauss_newton", "preconditioner=none", "optimizer.momentum=0.3", "data.batch_size=50"),
         ("optimizer=sgd", "optimizer.lr=30", "preconditioner=auto", "guard=true", "spectrum.refresh=drift"),
         ("preconditioner=batch", "preconditioner.layers=null", "preconditioner.landmarks=16", "data.batch_size=50"),
+        pytest.param(("optimizer=esgd", "optimizer.every_n_steps=3"), marks=pytest.mark.slow),
         pytest.param(("preconditioner=batch",), marks=pytest.mark.slow),
         pytest.param(("optimizer=sgd", "data.batch_size=50", "model=siren"), marks=pytest.mark.slow),
         pytest.param(

@@ -9,6 +9,7 @@ from spectrain.errors import InputError, SpectrainWarning
 # The value of a key; None where the configuration has no such key, or a class of the user's own gives it its meaning.
 Get = Callable[[str], Any]
 
+LBFGS, ESGD = "torch.optim.LBFGS", "spectrain.optim.ESGD"
 BATCH, PARAMETER = "spectrain.BatchPreconditioner", "spectrain.ParameterPreconditioner"
 GAUSS_NEWTON = "spectrain.optim.GaussNewton"
 BUDGET = 0.1  # of conf/spectrum/default.yaml
@@ -27,7 +28,7 @@ def check_combinations(get: Get) -> None:
     """
     _check_ranks(get)
     _check_optimizer(get)
-    _check_line_search(get)
+    _check_closures(get)
     _check_gauss_newton(get)
     _check_batch_side(get)
     _check_grid(get)
@@ -72,15 +73,23 @@ def _check_optimizer(get: Get) -> None:
         )
 
 
-def _check_line_search(get: Get) -> None:
-    """L-BFGS compares losses of several evaluations in a step."""
-    if get("optimizer._target_") != "torch.optim.LBFGS":
+def _check_closures(get: Get) -> None:
+    """L-BFGS and ESGD evaluate the loss several times in a step."""
+    name = {LBFGS: "lbfgs", ESGD: "esgd"}.get(get("optimizer._target_"))
+    if name is None:
         return
     if get("guard") is True and get("preconditioner._target_") is not None:
         raise InputError(
-            "guard=true judges steps, and optimizer=lbfgs has a line search of its own that does; give guard=false."
+            f"guard=true judges steps by one loss each, and optimizer={name} evaluates several; give guard=false."
         )
-    if get("data.batch_size") is not None:
+    if (get("trainer.accumulate_grad_batches") or 1) > 1:
+        raise InputError(
+            f"optimizer={name} evaluates the loss several times in a step, and of a batch in parts only the last part "
+            "is at hand; give trainer.accumulate_grad_batches=1."
+        )
+    if name == "esgd":
+        _check_differences(get)
+    elif get("data.batch_size") is not None:
         _warn(
             f"optimizer=lbfgs with data.batch_size={get('data.batch_size')}: what it learns about the curvature in one "
             "step does not hold for the next batch; it is meant for full batches (data.batch_size=null)."
@@ -113,6 +122,21 @@ def _check_gauss_newton(get: Get) -> None:
         )
 
 
+def _check_differences(get: Get) -> None:
+    """ESGD reads the Hessian off the difference of two nearby gradients."""
+    clip, precision = get("trainer.gradient_clip_val"), get("trainer.precision")
+    if clip is not None:
+        raise InputError(
+            f"trainer.gradient_clip_val={clip}: optimizer=esgd takes differences of gradients, which clipping "
+            "spoils; leave it out."
+        )
+    if precision is not None and "16" in str(precision):
+        raise InputError(
+            f"trainer.precision={precision} rounds away the differences of gradients that optimizer=esgd takes; give "
+            "trainer.precision=32-true."
+        )
+
+
 def _check_batch_side(get: Get) -> None:
     """It knows no numbers of modes, and is another S at each evaluation of the loss."""
     if get("preconditioner._target_") != BATCH:
@@ -122,10 +146,11 @@ def _check_batch_side(get: Get) -> None:
             "spectral_map=auto chooses among maps that count modes, which preconditioner=batch does not know; give a "
             "map, such as spectral_map=power, or take preconditioner=sample."
         )
-    if get("optimizer._target_") == "torch.optim.LBFGS":
+    several = {LBFGS: "the line search of optimizer=lbfgs", ESGD: "optimizer=esgd"}.get(get("optimizer._target_"))
+    if several is not None:
         _warn(
-            "preconditioner=batch is another S at each evaluation of the loss, which the line search of "
-            "optimizer=lbfgs takes for noise; preconditioner=sample holds it."
+            f"preconditioner=batch is another S at each evaluation of the loss, which {several} takes for noise; "
+            "preconditioner=sample holds it."
         )
 
 

@@ -19,7 +19,7 @@ from spectrain.cli.nearest import nearest
 from spectrain.cli.overrides import composed
 from spectrain.cli.race_cells import Cell, Result, run_cell
 from spectrain.cli.race_page import write_page
-from spectrain.cli.standings import Metric, Standing, best_rates, standings
+from spectrain.cli.standings import Metric, Standing, best_trials, standings
 from spectrain.cli.validation import validate
 from spectrain.errors import InputError
 from spectrain.lightning.outputs import write_json
@@ -28,13 +28,18 @@ from spectrain.studies.budget import steps_to_fill
 
 @dataclass(frozen=True)
 class Contest:
-    """A task and a method: what they are told, and the number that trials multiply, with its value by default."""
+    """A task, a method and a batch size: what they are told, and the number that trials multiply, with its default."""
 
     task: str
     method: str
     words: tuple[str, ...]
     knob: str
     value: float
+    batch: str
+
+    def cell(self, seed: int, rate: float, steps: int, *, figures: bool = False) -> Cell:
+        """One training of it."""
+        return Cell(self.task, self.method, self.words, seed, rate, steps, figures, self.knob, self.batch)
 
 
 def compare(cfg: DictConfig) -> list[Standing]:
@@ -56,7 +61,7 @@ def compare(cfg: DictConfig) -> list[Standing]:
 
 
 def race(cfg: DictConfig) -> list[Result]:
-    """Every cell of every task, method, seed and trial; those that are finished are read and not run.
+    """Every cell of every task, method, seed and trial (a rate and a batch size); finished ones are read.
 
     Every method gets the same CPU seconds, the same seeds and, on the first seed, the same number of trials. A cell's
     schedule is stretched to the number of steps that fill the budget, by the method's own cost per step. Several
@@ -66,7 +71,8 @@ def race(cfg: DictConfig) -> list[Result]:
         InputError: anything in the configuration cannot be used; said before anything is trained.
     """
     validate(cfg)
-    contests = [_contest(cfg, task, method) for task in _chosen(cfg, "tasks") for method in _chosen(cfg, "methods")]
+    everything = product(_chosen(cfg, "tasks"), _chosen(cfg, "methods"), map(str, cfg.batch_sizes))
+    contests = [_contest(cfg, task, method, batch) for task, method, batch in everything]
     place = _place(cfg)
     place.mkdir(parents=True, exist_ok=True)
     return _race(cfg, contests, place)
@@ -95,12 +101,13 @@ def _chosen(cfg: DictConfig, kind: str) -> list[str]:
     return known if wanted is None else [str(name) for name in wanted]
 
 
-def _contest(cfg: DictConfig, task: str, method: str) -> Contest:
+def _contest(cfg: DictConfig, task: str, method: str, batch: str = "own") -> Contest:
     """Compose what a cell will be told, so that a mistake in it is said before anything runs.
 
     Trials multiply the learning rate, or the damping where there is no rate.
     """
-    words = (*cfg.race.common, *cfg.race.tasks[task], *cfg.race.methods[method])
+    size = [] if batch == "own" else [f"{cfg.race.batch_key}={'null' if batch == 'all' else batch}"]
+    words = (*cfg.race.common, *cfg.race.tasks[task], *cfg.race.methods[method], *size)
     settings = composed(list(words))
     validate(settings)
     knob = "optimizer.lr" if "lr" in settings.optimizer else "optimizer.mu"
@@ -109,7 +116,7 @@ def _contest(cfg: DictConfig, task: str, method: str) -> Contest:
         raise InputError(
             f"race.methods.{method}: its {knob} is {value}; a race multiplies it by rates, so it must be a number."
         )
-    return Contest(task, method, words, knob, float(value))
+    return Contest(task, method, words, knob, float(value), batch)
 
 
 def _race(cfg: DictConfig, contests: list[Contest], place: Path) -> list[Result]:
@@ -120,13 +127,16 @@ def _race(cfg: DictConfig, contests: list[Contest], place: Path) -> list[Result]
     console = Console(highlight=False)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     budgets = len(_budgets(cfg))
-    total = len(contests) * (2 + budgets * (len(cfg.rates) + len(cfg.seeds) - 1))
+    held_out = len({(contest.task, contest.method) for contest in contests}) * (len(cfg.seeds) - 1)
+    total = len(contests) * (2 + budgets * len(cfg.rates)) + budgets * held_out
     results = []
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("race", total=total)
 
         def run(cell: Cell) -> Result:
-            progress.update(bar, description=f"{cell.task} {cell.method} seed {cell.seed} rate {cell.rate:g}")
+            progress.update(
+                bar, description=f"{cell.task} {cell.method} seed {cell.seed} rate {cell.rate:g} batch {cell.batch}"
+            )
             result = run_cell(cell, place)
             progress.advance(bar)
             if not console.is_terminal:
@@ -142,10 +152,10 @@ def _race(cfg: DictConfig, contests: list[Contest], place: Path) -> list[Result]
             if not failed:
                 costs[contest] = (short[0].cpu_seconds, short[1].cpu_seconds)
         results += [run(cell) for cell in _cells(cfg, cfg.seeds[0], costs)]
-        best = best_rates(results, _metric(cfg))
+        best = best_trials(results, _metric(cfg))
         for seed in cfg.seeds[1:]:
-            held_out = _cells(cfg, seed, costs)
-            results += [run(cell) for cell in held_out if cell.rate == best[cell.task, cell.method]]
+            cells = _cells(cfg, seed, costs)
+            results += [run(cell) for cell in cells if cell.trial == best[cell.task, cell.method]]
     return results
 
 
@@ -162,10 +172,8 @@ def _cells(cfg: DictConfig, seed: int, costs: Mapping[Contest, tuple[float, floa
     for budget, multiple in product(_budgets(cfg), cfg.rates):
         for contest, cost in costs.items():
             steps = steps_to_fill(budget, cfg.calibration_steps, *cost)
-            rate, figures = contest.value * multiple, seed == cfg.seeds[0]
-            yield Cell(
-                _task(cfg, contest, budget), contest.method, contest.words, seed, rate, steps, figures, contest.knob
-            )
+            cell = contest.cell(seed, contest.value * multiple, steps, figures=seed == cfg.seeds[0])
+            yield replace(cell, task=_task(cfg, contest, budget))
 
 
 def _task(cfg: DictConfig, contest: Contest, budget: float) -> str:
@@ -176,14 +184,13 @@ def _task(cfg: DictConfig, contest: Contest, budget: float) -> str:
 def _short_runs(cfg: DictConfig, contest: Contest, run: Callable[[Cell], Result]) -> list[Result]:
     """Two, from whose CPU seconds the cost of a step is read; at the lowest rate, the one that diverges last."""
     few: int = cfg.calibration_steps
-    seed, rate = cfg.seeds[0], contest.value * min(cfg.rates)
-    short = Cell(contest.task, contest.method, contest.words, seed, rate, few, knob=contest.knob)
+    short = contest.cell(cfg.seeds[0], contest.value * min(cfg.rates), few)
     return [run(short), run(replace(short, steps=2 * few))]
 
 
 def _line(cfg: DictConfig, result: Result) -> str:
     cell = result.cell
-    what = f"{cell.task} {cell.method} seed {cell.seed} lr {cell.rate:g} {cell.steps} steps"
+    what = f"{cell.task} {cell.method} seed {cell.seed} lr {cell.rate:g} batch {cell.batch} {cell.steps} steps"
     if not result.curve:
         return f"{what}: failed, {result.error}"
     value = result.curve[-1].get(cfg.race.metric, float("nan"))
@@ -194,7 +201,7 @@ def _write_results(place: Path, results: list[Result], table: list[Standing], me
     """results.json: the table and every cell with its command; results.csv: the cells' curves."""
     cells = [
         {
-            **{name: getattr(r.cell, name) for name in ("task", "method", "seed", "rate", "steps")},
+            **{name: getattr(r.cell, name) for name in ("task", "method", "seed", "rate", "batch", "steps")},
             "command": r.cell.command(),
             "folder": str(r.folder.relative_to(place)),
             "error": r.error,
@@ -207,20 +214,22 @@ def _write_results(place: Path, results: list[Result], table: list[Standing], me
     columns = sorted({name for r in results for row in r.curve for name in row})
     with (place / "results.csv").open("w", newline="") as file:
         writer = csv.writer(file)
-        writer.writerow(["task", "method", "seed", "rate", *columns])
+        writer.writerow(["task", "method", "seed", "rate", "batch", *columns])
         for r in results:
             for row in r.curve:
-                writer.writerow([r.cell.task, r.cell.method, r.cell.seed, r.cell.rate, *(row.get(c) for c in columns)])
+                cell = (r.cell.task, r.cell.method, r.cell.seed, r.cell.rate, r.cell.batch)
+                writer.writerow([*cell, *(row.get(c) for c in columns)])
 
 
 def _print_table(cfg: DictConfig, table: list[Standing]) -> None:
     print(
-        f"\n{'task':<16} {'method':<12} {cfg.race.metric:>10} {'rate':>8} {'CPU s':>7} {'to target':>10} {'ratio':>6}"
+        f"\n{'task':<16} {'method':<12} {cfg.race.metric:>10} {'rate':>8} {'batch':>6} {'CPU s':>7} {'to target':>10} "
+        f"{'ratio':>6}"
     )
     for s in table:
         print(
-            f"{s.task:<16} {s.method:<12} {s.final:>10.4g} {s.rate:>8.3g} {s.cpu_seconds:>7.1f} {s.seconds:>10.1f} "
-            f"{s.ratio:>6.2f}" + ("  baseline" if s.baseline else "")
+            f"{s.task:<16} {s.method:<12} {s.final:>10.4g} {s.rate:>8.3g} {s.batch:>6} {s.cpu_seconds:>7.1f} "
+            f"{s.seconds:>10.1f} {s.ratio:>6.2f}" + ("  baseline" if s.baseline else "")
         )
     target = cfg.race.target
     what = "the best baseline's final value" if target is None else f"{target:g} {cfg.race.unit}".strip()

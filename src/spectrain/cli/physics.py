@@ -29,7 +29,6 @@ from spectrain.lightning import (
     TrainingProgress,
 )
 from spectrain.lightning.physics_report import finish_physics
-from spectrain.optim import GaussNewton
 from spectrain.preconditioners import GridPreconditioner, SamplePreconditioner
 
 

@@ -23,7 +23,10 @@ EVALUATIONS = 80  # of each cell: a time to a target is known to 1/80 of the bud
 
 @dataclass(frozen=True)
 class Cell:
-    """What is trained; `words` are the overrides of task and method, `rate` is the value of the key `knob`."""
+    """What is trained; `words` are the overrides of task, method and batch size, `rate` is the value of the key `knob`.
+
+    `batch` names the batch size: "own" as task and method have it, "all", or a number.
+    """
 
     task: str
     method: str
@@ -33,6 +36,12 @@ class Cell:
     steps: int
     figures: bool = False
     knob: str = "optimizer.lr"
+    batch: str = "own"
+
+    @property
+    def trial(self) -> tuple[float, str]:
+        """What one method tries several of."""
+        return self.rate, self.batch
 
     def overrides(self) -> list[str]:
         """What the training program is told, except where to write."""

@@ -26,17 +26,19 @@ def write_page(place: Path, config: Any, results: Sequence[Result], table: Seque
 
 def _rules(config: Any) -> str:
     seeds, rates, target = config["seeds"], config["rates"], config["race"]["target"]
+    batches = [str(batch) for batch in config["batch_sizes"]]
     budgets = config["budget"] if isinstance(config["budget"], list) else [config["budget"]]
     target_is = (
-        "The target of a task is the best baseline's final value (median over seeds at its best rate)."
+        "The target of a task is the best baseline's final value (median over seeds at its best trial)."
         if target is None
         else f"The target is {target:g}."
     )
     return (
         f"<p>Every method gets {' or '.join(f'{b:g}' for b in budgets)} CPU seconds of one thread on every task, "
-        f"{_count(rates, 'learning rate')} ({', '.join(f'{r:g}' for r in rates)} times its default, on "
-        f"the first seed) and {_count(seeds, 'seed')}; its schedule is stretched to fill the time. Refreshes of "
-        f"the spectrum are charged, evaluations are not. {target_is} Time to target is that of the fastest rate of "
+        f"{_count(rates, 'learning rate')} ({', '.join(f'{r:g}' for r in rates)} times its default), each with "
+        f"{_count(batches, 'batch size')} ({', '.join(batches)}), on the first seed, and "
+        f"{_count(seeds, 'seed')} with the best of these; its schedule is stretched to fill the time. Refreshes of "
+        f"the spectrum are charged, evaluations are not. {target_is} Time to target is that of the fastest trial of "
         "each seed, median over seeds; the ratio is over the fastest baseline's.</p>"
     )
 
@@ -50,7 +52,8 @@ def _count(things: Sequence[Any], name: str) -> str:
 
 
 def _table(rows: Sequence[Standing], race: Any, metric: Metric) -> str:
-    names = ("method", "", f"final {_label(race, metric)}", "range over seeds", "rate", "steps", "CPU s", "s to target")
+    final = f"final {_label(race, metric)}"
+    names = ("method", "", final, "range over seeds", "rate", "batch", "steps", "CPU s", "s to target")
     best = metric.best([s.final for s in rows])
     lines = []
     for s in rows:
@@ -61,7 +64,9 @@ def _table(rows: Sequence[Standing], race: Any, metric: Metric) -> str:
             page.text_cell("baseline" if s.baseline else "modified spectrum"),
             page.number_cell(s.final),
             page.number_cell(min(s.finals), spread),
-            *(page.number_cell(value) for value in (s.rate, s.steps, s.cpu_seconds, s.seconds, s.ratio, s.failed)),
+            page.number_cell(s.rate),
+            page.number_cell(float({"own": 0, "all": math.inf}.get(s.batch, s.batch)), s.batch),
+            *(page.number_cell(value) for value in (s.steps, s.cpu_seconds, s.seconds, s.ratio, s.failed)),
         ]
         lines.append(page.row(cells, kinds))
     return page.table((*names, "ratio", "failed"), lines)
@@ -72,7 +77,7 @@ def _curves(rows: Sequence[Standing], results: Sequence[Result], race: Any, metr
         (r.cell.method, r.cell.seed, row["cpu_seconds"], row["step"], row[metric.name])
         for s in rows
         for r in results
-        if (r.cell.method, r.cell.rate) == (s.method, s.rate)
+        if (r.cell.method, r.cell.trial) == (s.method, s.trial)
         for row in r.curve
         if metric.name in row
     ]
@@ -87,16 +92,16 @@ def _curves(rows: Sequence[Standing], results: Sequence[Result], race: Any, metr
         target=rows[0].target,
         logarithmic=not metric.higher,
     )
-    caption = "Each method at its best rate; line: median over the seeds, band: their range, dotted: the target."
+    caption = "Each method at its best trial; line: median over the seeds, band: their range, dotted: the target."
     return page.figure(plots.svg_text(curves), caption)
 
 
 def _pictures(rows: Sequence[Standing], results: Sequence[Result], metric: Metric) -> str:
-    """The first seed's pictures of every method at its best rate, where the task is one of pictures."""
+    """The first seed's pictures of every method at its best trial, where the task is one of pictures."""
     titles: list[str] = []
     pictures: list[Any] = []
     for s in rows:
-        result = next(r for r in results if (r.cell.method, r.cell.rate) == (s.method, s.rate))
+        result = next(r for r in results if (r.cell.method, r.cell.trial) == (s.method, s.trial))
         stored = result.folder / "figures" / "reconstruction.npz"
         if not stored.exists():
             continue
@@ -113,7 +118,7 @@ def _commands(results: Sequence[Result], race: Any) -> str:
     lines = []
     for r in results:
         outcome = f"{r.curve[-1].get(race['metric'], math.nan):.4g}" if r.curve else html.escape(r.error)
-        what = f"{r.cell.method}, seed {r.cell.seed}, rate {r.cell.rate:g}: {outcome}"
+        what = f"{r.cell.method}, seed {r.cell.seed}, rate {r.cell.rate:g}, batch {r.cell.batch}: {outcome}"
         lines.append(f"<div>{html.escape(what)}<br><code>{html.escape(r.cell.command())}</code></div>")
     summary = f"Every cell and the command that repeats it ({len(results)})"
     return f"<details><summary>{summary}</summary>{''.join(lines)}</details>"

@@ -96,10 +96,17 @@ one_or_more = Rule(
     lambda value: positive_float.accepts(value) or positive_list.accepts(value),
     f"{positive_float.allowed}, or {positive_list.allowed}",
 )
+batch_list = Rule(
+    lambda value: (
+        _is_list(value) and len(value) > 0 and all(v in ("own", "all") or positive_int.accepts(v) for v in value)
+    ),
+    "a list of own (that of the task), all, or whole numbers of at least 1, such as [own, 1024]",
+)
 seed_list = Rule(
     lambda value: _is_list(value) and len(value) > 0 and all(seed.accepts(v) for v in value),
     "a list of whole numbers of at least 0, such as [0, 1, 2]",
 )
+decay = Rule(lambda value: _is_number(value) and 0 <= value < 1, "a number from 0 to below 1", is_float=True)
 decay_list = Rule(
     lambda value: OmegaConf.is_list(value) and len(value) > 1 and all(_is_number(v) and 0 <= v < 1 for v in value),
     "a list of numbers from 0 to below 1, such as [0.9, 0.999]",
@@ -136,6 +143,9 @@ RULES: dict[str, Rule] = {
     "race.baselines": text_list,
     "seeds": seed_list,
     "rates": positive_list,
+    "race.batch_key": choice("data.batch_size", "data.points"),
+    "race.batch_sizes": batch_list,
+    "batch_sizes": batch_list,
     "tasks": optional(text_list),
     "methods": optional(text_list),
     "calibration_steps": positive_int,
@@ -154,6 +164,7 @@ RULES: dict[str, Rule] = {
     "data.holdout": boolean,
     "data.noise": non_negative_float,
     "data.downsample": positive_int,
+    "data.frames": optional(positive_int),
     "data.samples": optional(positive_int),
     "data.task": choice("auto", "regression", "classification"),
     "data.standardize": choice("columns", "all"),
@@ -193,6 +204,8 @@ RULES: dict[str, Rule] = {
     "optimizer.momentum": non_negative_float,
     "optimizer.nesterov": boolean,
     "optimizer.mu": positive_float,
+    "optimizer.decay": decay,
+    "optimizer.every_n_steps": positive_int,
     "optimizer.precondition_frequency": positive_int,
     "optimizer.preconditioning_compute_steps": positive_int,
     "optimizer.start_preconditioning_step": positive_int,

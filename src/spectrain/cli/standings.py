@@ -1,4 +1,4 @@
-"""From the cells of a race to its table: the best rate of each method, its final value, its time to a target."""
+"""From the cells of a race to its table: the best trial of each method, its final value, its time to a target."""
 
 import math
 from collections.abc import Sequence
@@ -39,8 +39,8 @@ class Metric:
 class Standing:
     """A method on a task.
 
-    `rate`: of the trials, the best one. `finals`: there, one value per seed, and their
-    median, `final`. `seconds`: CPU seconds to the target, the fastest rate of each seed, median over the seeds; inf
+    `rate`, `batch`: of the trials, the best one. `finals`: there, one value per seed, and their
+    median, `final`. `seconds`: CPU seconds to the target, the fastest trial of each seed, median over the seeds; inf
     where most never reach it. `ratio`: those over the fastest baseline's.
     """
 
@@ -48,6 +48,7 @@ class Standing:
     method: str
     baseline: bool
     rate: float
+    batch: str
     finals: tuple[float, ...]
     final: float
     steps: int
@@ -56,6 +57,11 @@ class Standing:
     seconds: float
     ratio: float
     failed: int
+
+    @property
+    def trial(self) -> tuple[float, str]:
+        """As of a cell."""
+        return self.rate, self.batch
 
     def row(self) -> dict[str, Any]:
         """Plain values for a JSON file, which knows no infinity."""
@@ -69,7 +75,7 @@ def standings(
     """One row for every task and method, in the order of the results.
 
     Without a `target` that of a task is set by its best baseline: the median over seeds of its final value at its best
-    rate, or by `slack` easier, where two that run alike are told from each other by chance otherwise.
+    trial, or by `slack` easier, where two that run alike are told from each other by chance otherwise.
     """
     given = target
     table = []
@@ -77,7 +83,7 @@ def standings(
         of_task = [result for result in results if result.cell.task == task]
         methods = list(dict.fromkeys(result.cell.method for result in of_task))
         cells = {method: [r for r in of_task if r.cell.method == method] for method in methods}
-        chosen = {method: _best_rate(cells[method], metric) for method in methods}
+        chosen = {method: _best_trial(cells[method], metric) for method in methods}
         finals = {method: [metric.final(r) for r in chosen[method]] for method in methods}
         bars = [metric.middle(finals[method]) for method in methods if method in baselines]
         set_by = metric.best(bars) + (-slack if metric.higher else slack) if bars else math.nan
@@ -93,6 +99,7 @@ def standings(
                     method=method,
                     baseline=method in baselines,
                     rate=best[0].cell.rate,
+                    batch=best[0].cell.batch,
                     finals=tuple(finals[method]),
                     final=metric.middle(finals[method]),
                     steps=best[0].cell.steps,
@@ -106,17 +113,17 @@ def standings(
     return table
 
 
-def best_rates(results: Sequence[Result], metric: Metric) -> dict[tuple[str, str], float]:
+def best_trials(results: Sequence[Result], metric: Metric) -> dict[tuple[str, str], tuple[float, str]]:
     """Of every task and method."""
     pairs = dict.fromkeys((r.cell.task, r.cell.method) for r in results)
     cells = {pair: [r for r in results if (r.cell.task, r.cell.method) == pair] for pair in pairs}
-    return {pair: _best_rate(mine, metric)[0].cell.rate for pair, mine in cells.items()}
+    return {pair: _best_trial(mine, metric)[0].cell.trial for pair, mine in cells.items()}
 
 
-def _best_rate(results: Sequence[Result], metric: Metric) -> list[Result]:
-    """The cells of the rate whose final value has the best median over the seeds, of those tried with all of them."""
-    rates = dict.fromkeys(result.cell.rate for result in results)
-    groups = [[r for r in results if r.cell.rate == rate] for rate in rates]
+def _best_trial(results: Sequence[Result], metric: Metric) -> list[Result]:
+    """The cells of the trial whose final value has the best median over the seeds, of those tried with all of them."""
+    trials = dict.fromkeys(result.cell.trial for result in results)
+    groups = [[r for r in results if r.cell.trial == trial] for trial in trials]
     groups = [group for group in groups if len(group) == max(map(len, groups))]
     scores = [metric.middle([metric.final(r) for r in group]) for group in groups]
     return groups[scores.index(metric.best(scores))]

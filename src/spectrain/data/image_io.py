@@ -138,8 +138,8 @@ def _folder(name: str, folder: Path) -> str:
     more = f" (and {len(found) - LISTED} more)" if len(found) > LISTED else ""
     paths = ",".join(str(Path(name) / one) for one in shown)
     return (
-        f"data.path={name} is a directory, and a run fits one picture; give one image file inside it, or fit each of "
-        f"its {len(found)} pictures in a run of its own with -m data.path={paths}{more}"
+        f"data.path={name} is a directory; give one image file inside it, take its {len(found)} pictures for the "
+        f"frames of one film with data=frames, or fit each in a run of its own with -m data.path={paths}{more}"
     )
 
 

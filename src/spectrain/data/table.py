@@ -3,6 +3,7 @@
 Shapes: N rows, m columns, d inputs, C outputs.
 """
 
+import os
 import warnings
 from functools import cached_property, partial
 from typing import Any
@@ -12,7 +13,8 @@ import torch
 from jaxtyping import Float
 from sklearn import datasets
 
-from spectrain.data.files import Sheet, is_number, nearest, read_sheet
+from spectrain.data.files import Sheet, expanded, is_number, nearest, read_sheet
+from spectrain.data.folders import read_classes
 from spectrain.data.rows import RowsDataModule, check_choice, share
 from spectrain.errors import InputError, SpectrainWarning
 from spectrain.kernels import infinite_width_ntk
@@ -38,11 +40,12 @@ KERNEL_ROWS = 3000
 class TableDataModule(RowsDataModule):
     """A table for a network f: standardised columns -> the standardised target, or the logits of its classes.
 
-    `path`: a CSV (with or without a header), NumPy or torch file, or "sklearn:NAME" for one of scikit-learn's own
-    tables. `target`: name or number (from 0; negative from the end) of the target's column. `delimiter`: of the CSV
-    file, None finds it. `task`: "auto" takes texts, and whole numbers of at most 20 values, for classes. `validation`,
-    `test`: shares of the rows, drawn by `seed`. `standardize`: each of the "columns" by its own mean and deviation on
-    the training rows, or "all" by one, for columns of one kind such as pixels.
+    `path`: a CSV (with or without a header), NumPy or torch file, "sklearn:NAME" for one of scikit-learn's own tables,
+    or a folder with a sub-folder of pictures for each class, whose pixels are the columns. `target`: name or number
+    (from 0; negative from the end) of the target's column. `delimiter`: of the CSV file, None finds it. `task`: "auto"
+    takes texts, and whole numbers of at most 20 values, for classes. `validation`, `test`: shares of the rows, drawn by
+    `seed`. `standardize`: each of the "columns" by its own mean and deviation on the training rows, or "all" by one,
+    for columns of one kind such as pixels.
 
     Raises InputError naming the key of the data.
     """
@@ -126,14 +129,11 @@ def _load(path: Any, target: Any, delimiter: str | None, task: str) -> tuple[Flo
                 f"data.path={path} is not a table shipped with scikit-learn{nearest(name, SETS, BUNDLED)}; there are "
                 f"{', '.join(SETS)}."
             )
-        if target != -1:
-            warnings.warn(
-                f"data.target={target} has no effect with data.path={path}, which has a target of its own.",
-                SpectrainWarning,
-                stacklevel=3,
-            )
+        _warn_of_target(path, target)
         x, y = getattr(datasets, f"load_{name}")(return_X_y=True)
         return np.asarray(x, np.float64), y, SETS[name] if task == "auto" else task
+    if os.path.isdir(expanded(path)):
+        return *_load_folder(path, target, task), "classification"
     sheet = read_sheet(path, delimiter)
     if len(sheet.names) < 2:
         raise InputError(
@@ -145,6 +145,22 @@ def _load(path: Any, target: Any, delimiter: str | None, task: str) -> tuple[Flo
     if kind == "classification" and len(np.unique(y)) < 2:
         raise InputError(f"data.path={path} has one class only in its column {sheet.names[column]!r}.")
     return x, y, kind
+
+
+def _load_folder(path: str, target: Any, task: str) -> tuple[Float[np.ndarray, "N d"], np.ndarray]:
+    if task == "regression":
+        raise InputError(f"data.task=regression: the targets of data.path={path} are the names of its sub-folders.")
+    _warn_of_target(path, target)
+    return read_classes(path)
+
+
+def _warn_of_target(path: str, target: Any) -> None:
+    if target != -1:
+        warnings.warn(
+            f"data.target={target} has no effect with data.path={path}, which has a target of its own.",
+            SpectrainWarning,
+            stacklevel=4,
+        )
 
 
 def _target_column(sheet: Sheet, target: Any) -> int:

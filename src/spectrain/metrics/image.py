@@ -1,6 +1,6 @@
-"""How well an image is reproduced.
+"""How well an image, or each frame of a film, is reproduced.
 
-Shapes: H rows, W columns, C channels, b points of a chunk.
+Shapes: T frames of a film, H rows, W columns, C channels, b points of a chunk.
 """
 
 from collections.abc import Mapping
@@ -20,14 +20,15 @@ SSIM_WINDOW = 11
 
 
 class ImageMetrics(FieldMetrics):
-    """PSNR, SSIM and MSE of a reconstruction that arrives in chunks, in C order of its pixels.
+    """PSNR, SSIM and MSE of a reconstruction, [H, W, C] or [T, H, W, C], that arrives in chunks, in C order of pixels.
 
     mse = mean (f - y)^2 over pixels and channels,   psnr = 10 log10(2^2 / mse) dB (inf when exact),
     ssim: Wang et al. 2004, Gaussian window of 11 pixels, sigma 1.5; an image with a side below 11 pixels is first
-    extended by its edge values. Predictions are clamped to [-1, 1]: nobody would show other values.
+    extended by its edge values; of a film the mean over its frames. Predictions are clamped to [-1, 1]: nobody would
+    show other values.
 
-    `target` [H, W, C] in [-1, 1]; `heldout_mask` [H, W], True for the pixels of `psnr_heldout`; `noisy` [H, W, C], the
-    picture that is trained on where it is not the target, for `psnr_noisy`.
+    `target` [(T,) H, W, C] in [-1, 1]; `heldout_mask` [(T,) H, W], True for the pixels of `psnr_heldout`; `noisy`
+    [H, W, C], the picture that is trained on where it is not the target, for `psnr_noisy`.
     `update(prediction [b, C])` until all pixels are there; `compute()` -> {"mse", "psnr", "ssim"[, "psnr_heldout"]
     [, "psnr_noisy"]}.
     """
@@ -39,8 +40,8 @@ class ImageMetrics(FieldMetrics):
 
     def __init__(
         self,
-        target: Float[Tensor, "H W C"],
-        heldout_mask: Bool[Tensor, "H W"] | None = None,
+        target: Float[Tensor, "*T H W C"],
+        heldout_mask: Bool[Tensor, "*T H W"] | None = None,
         noisy: Float[Tensor, "H W C"] | None = None,
         extra: int = 0,
     ) -> None:
@@ -52,7 +53,7 @@ class ImageMetrics(FieldMetrics):
         """Append the predictions of the next b pixels."""
         super().update(prediction.clamp(-1, 1))
 
-    def reconstruction(self) -> Float[Tensor, "H W C"]:
+    def reconstruction(self) -> Float[Tensor, "*T H W C"]:
         """Return the predictions so far as an image; ValueError unless they are exactly the H W pixels."""
         return self.measured()
 
@@ -87,11 +88,12 @@ def _psnr(image: Tensor, target: Tensor) -> Tensor:
     return value
 
 
-def _ssim(image: Float[Tensor, "H W C"], target: Float[Tensor, "H W C"]) -> Tensor:
-    pair = torch.stack((image, target)).permute(0, 3, 1, 2)
-    lacking = [max(0, SSIM_WINDOW - side) for side in (image.shape[1], image.shape[0])]
+def _ssim(image: Float[Tensor, "*T H W C"], target: Float[Tensor, "*T H W C"]) -> Tensor:
+    height, width, channels = image.shape[-3:]
+    pair = torch.cat([film.reshape(-1, height, width, channels) for film in (image, target)]).permute(0, 3, 1, 2)
+    lacking = [max(0, SSIM_WINDOW - side) for side in (width, height)]
     if any(lacking):
         left, top = (k // 2 for k in lacking)
         pair = pad(pair, (left, lacking[0] - left, top, lacking[1] - top), mode="replicate")
-    value: Tensor = structural_similarity_index_measure(pair[:1], pair[1:], data_range=DATA_RANGE)
+    value: Tensor = structural_similarity_index_measure(*pair.chunk(2), data_range=DATA_RANGE)
     return value

@@ -1,5 +1,6 @@
 """The parameter side as an optimizer, base optimizers that no library has in the form needed, and schedules."""
 
+from spectrain.optim.esgd import ESGD
 from spectrain.optim.factored import FactoredLinearization, RowBlock
 from spectrain.optim.gauss_newton import GaussNewton
 from spectrain.optim.groups import apply_scales, scaled_groups
@@ -10,6 +11,7 @@ from spectrain.optim.muon import MuonWithAdam
 from spectrain.optim.schedules import constant, cosine
 
 __all__ = [
+    "ESGD",
     "DenseLinearization",
     "FactoredLinearization",
     "GaussNewton",

@@ -11,6 +11,7 @@ from spectrain.plots.figures import (
     trained_figure,
 )
 from spectrain.plots.fits import frequencies_figure, parts_figure, signal_figure
+from spectrain.plots.frames import frames_figure
 from spectrain.plots.method_map import gain_map_figure, initialisation_figure
 from spectrain.plots.physics import convergence_figure, kernel_figure, map_figure, profile_figure, save_animation
 from spectrain.plots.race import pictures_figure, race_figure
@@ -33,6 +34,7 @@ __all__ = [
     "bias_figure",
     "convergence_figure",
     "decay_figure",
+    "frames_figure",
     "frequencies_figure",
     "gain_map_figure",
     "initialisation_figure",

@@ -20,7 +20,15 @@ from spectrain.cli.compare import _contest, compare
 from spectrain.cli.config_dir import config_dir
 from spectrain.cli.race_cells import Cell, run_cell
 
-SMALL = ("tasks=[camera_64]", "methods=[soap,soap_S]", "seeds=[0,1]", "rates=[1,2]", "budget=3", "calibration_steps=10")
+SMALL = (
+    "tasks=[camera_64]",
+    "methods=[soap,soap_S]",
+    "seeds=[0,1]",
+    "rates=[1,2]",
+    "budget=3",
+    "calibration_steps=10",
+    "batch_sizes=[own]",
+)
 
 
 def configure(*overrides: str) -> DictConfig:
@@ -37,7 +45,7 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
     def program(words: list[str], log: Path) -> int:
         calls.append(words)
         given = dict(word.split("=", 1) for word in words)
-        hot = given["optimizer.lr"] == "0.02"
+        hot, small = given["optimizer.lr"] == "0.02", given.get("data.batch_size") == "100"
         if (hot and given["preconditioner"] == "sample" and given["seed"] == "1") or given["optimizer"] == "muon":
             log.write_text("step 1\nwarning: hot\nerror: The loss is nan.\n")
             return 2
@@ -49,7 +57,8 @@ def trained(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
             writer = csv.writer(file)
             writer.writerow(["step", "seconds", "cpu_seconds", "psnr"])
             for step in (0, steps // 3, steps):
-                writer.writerow([step, 0, 0.5 + step * (0.2 if S else 0.1), step + (10 + hot) * S])
+                seconds = 0.5 + step * (0.2 if S else 0.1) * (0.5 if small else 1)
+                writer.writerow([step, 0, seconds, step + (10 + hot) * S - (30 if S and small else 0)])
         picture = np.zeros((4, 4, 1))
         np.savez(folder / "figures" / "reconstruction.npz", target=picture, reconstruction=picture)
         (folder / "summary.json").write_text("{}")
@@ -123,6 +132,35 @@ def test_a_method_that_cannot_be_run_is_failed_and_the_race_goes_on(trained: lis
     assert "The loss is nan." in (tmp_path / "index.html").read_text()
 
 
+def test_batch_sizes_are_trials_too(trained: list[list[str]], tmp_path: Path) -> None:
+    """A step of 100 pixels costs half; 47 of them are better than 25 of all without S, and not with it."""
+    table = compare(configure(*SMALL, "batch_sizes=[own,100]", f"output_dir={tmp_path}"))
+    assert [(s.method, s.batch, s.rate, s.steps) for s in table] == [
+        ("soap", "100", 0.01, 50),
+        ("soap_S", "own", 0.02, 12),
+    ]
+    assert len(trained) == 2 * 2 * 2 + 2 * 2 * 2 + 2, "short runs and trials with each; the best trial of each method"
+    found = json.loads((tmp_path / "results.json").read_text())["cells"]
+    assert [(cell["method"], cell["batch"]) for cell in found if cell["seed"] == 1] == [
+        ("soap", "100"),
+        ("soap_S", "own"),
+    ]
+    commands = [cell["command"] for cell in found if cell["batch"] == "100"]
+    assert len(commands) == 5 and all("data.batch_size=100" in command for command in commands)
+    with (tmp_path / "results.csv").open() as file:
+        assert {row["batch"] for row in csv.DictReader(file)} == {"own", "100"}
+    page = (tmp_path / "index.html").read_text()
+    assert "each with 2 batch sizes (own, 100)" in page and ">100</td>" in page and "batch 100" in page
+
+
+@pytest.mark.filterwarnings("ignore:optimizer=lbfgs with data.batch_size")
+def test_what_a_batch_size_says_to_the_program() -> None:
+    words = {batch: _contest(configure(), "camera_128", "lbfgs", batch).words for batch in ("own", "all", "100")}
+    assert words["all"] == (*words["own"], "data.batch_size=null")
+    assert words["100"] == (*words["own"], "data.batch_size=100")
+    assert _contest(configure("race=poisson"), "poisson2d", "adam", "500").words[-1] == "data.points=500"
+
+
 def test_short_runs_are_made_at_the_lowest_rate(trained: list[list[str]], tmp_path: Path) -> None:
     """A method whose default rate diverges takes part with a lower one."""
     compare(configure(*SMALL, "rates=[1,0.5,2]", f"output_dir={tmp_path}"))
@@ -157,6 +195,11 @@ def test_trials_multiply_the_damping_where_there_is_no_rate(tmp_path: Path) -> N
         ("budget=-1", "budget=-1"),
         ("seeds=[]", "seeds"),
         ("rates=[0]", "rates"),
+        ("batch_sizes=[]", "batch_sizes"),
+        ("batch_sizes=[some]", "such as [own, 1024]"),
+        ("batch_sizes=[0]", "batch_sizes"),
+        ("race.batch_key=data.size", "one of data.batch_size, data.points"),
+        ("batch_sizes=[1024] race.batch_key=data.points", "data.points"),
         ("+race.methods.mine=['optimizer=sopa']", "optimizer=soap"),
         ("+race.methods.mine=['optimizer.lr=-1']", "optimizer.lr=-1"),
     ],
@@ -164,7 +207,7 @@ def test_trials_multiply_the_damping_where_there_is_no_rate(tmp_path: Path) -> N
 def test_mistakes_are_said_before_anything_runs(trained: list[list[str]], tmp_path: Path, word: str, says: str) -> None:
     some = ["tasks=[camera_64]", "methods=[soap,mine]"] if "methods.mine" in word else []
     with pytest.raises(InputError, match=re.escape(says)):
-        compare(configure(f"output_dir={tmp_path / 'new'}", *some, word))
+        compare(configure(f"output_dir={tmp_path / 'new'}", *some, *word.split(" ")))
     assert not trained and not (tmp_path / "new").exists()
 
 
@@ -189,7 +232,9 @@ def test_a_cell_is_trained_by_the_program(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_an_equation_is_raced_too(tmp_path: Path) -> None:
     words = ("race=poisson", "tasks=[poisson2d]", "methods=[adam,gauss_newton]", "seeds=[0]", "rates=[1]", "budget=2")
-    table = compare(configure(*words, "race.target=0.01", "calibration_steps=5", f"output_dir={tmp_path}"))
+    table = compare(
+        configure(*words, "batch_sizes=[own]", "race.target=0.01", "calibration_steps=5", f"output_dir={tmp_path}")
+    )
     assert {s.method: math.isinf(s.seconds) for s in table} == {"adam": True, "gauss_newton": False}
 
 
@@ -232,7 +277,7 @@ def test_the_page_in_a_browser(trained: list[list[str]], tmp_path: Path) -> None
 
 def numbers(column: list[str]) -> list[float] | list[str]:
     """A column as it sorts: what failed first, what was not reached or is missing last."""
-    words = {"not reached": "inf", "–": "inf", "failed": "-inf"}
+    words = {"not reached": "inf", "–": "inf", "failed": "-inf", "own": "0"}
     try:
         return [float(words.get(first := text.split(" – ")[0], first)) for text in column]
     except ValueError:

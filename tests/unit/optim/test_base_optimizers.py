@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from spectrain import InputError, ModifiedSpectrumOptimizer, SamplePreconditioner
 from spectrain.models import mlp
-from spectrain.optim import MuonWithAdam, switch_weights
+from spectrain.optim import ESGD, MuonWithAdam, switch_weights
 from spectrain.spectral_maps import power
 
 Make = Callable[[Any], torch.optim.Optimizer]
@@ -30,6 +30,7 @@ BASES: dict[str, Make] = {
     "lion": partial(pytorch_optimizer.Lion, lr=0.003),
     "prodigy": partial(pytorch_optimizer.Prodigy, lr=1.0, d0=1e-3),
     "schedule-free": partial(pytorch_optimizer.ScheduleFreeAdamW, lr=0.02),
+    "esgd": partial(ESGD, lr=0.01),
     "lbfgs": partial(torch.optim.LBFGS, lr=0.3, max_iter=2),
     "lbfgs, line search": partial(torch.optim.LBFGS, max_iter=2, line_search_fn="strong_wolfe"),
     "sophia": partial(pytorch_optimizer.SophiaH, lr=1.0),
@@ -93,7 +94,7 @@ class Run:
         return self
 
 
-QUICK = {("sample", base) for base in ("adam", "soap", "muon", "lbfgs", "schedule-free", "sophia")}
+QUICK = {("sample", base) for base in ("adam", "soap", "muon", "esgd", "lbfgs", "schedule-free", "sophia")}
 CELLS = [
     pytest.param(base, side, marks=() if side == "parameter" or (side, base) in QUICK else pytest.mark.slow)
     for base in BASES

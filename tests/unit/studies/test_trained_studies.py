@@ -133,6 +133,26 @@ def test_settings_that_cannot_be_used(make: object, says: str) -> None:
         make()  # type: ignore[operator]
 
 
+FEWER = " ".join(
+    f"~study.starts.{name}" for name in ("omega_10", "omega_60", "weights_x1_5", "weights_x3", "not_centred")
+)
+SMALL = "data.size=8 model.width=8 model.depth=1 spectrum.rank=4 spectrum.subset_size=16 trainer.accelerator=cpu"
+
+
+@pytest.mark.parametrize(
+    ("study", "words", "headline"),
+    [
+        ("where_it_pays", "study.networks=[mlp] study.optimizers=[adam] study.warmup=1", "mlp_adam_gain_db"),
+        pytest.param("initialisation", f"study.few=1 {FEWER}", "best", marks=pytest.mark.slow),
+    ],
+)
+def test_a_few_steps_of_the_program_itself(tmp_path: Path, study: str, words: str, headline: str) -> None:
+    given = [f"experiment={study}", *SMALL.split(), *words.split(), "study.seconds=0.02", "logger=none"]
+    given += ["figures=false", f"paths.run_dir={tmp_path / 'run'}"]
+    found = train(composed(given), given, study)
+    assert found[headline] is not None
+
+
 @pytest.mark.slow
 def test_a_steep_spectrum_pays_and_auto_leaves_a_flat_one_alone(tmp_path: Path) -> None:
     """The claim, at 48x48 in 2 CPU seconds a run, where ReLU gained 5 dB; 2 dB is asked for."""
