@@ -73,9 +73,15 @@ def _check_optimizer(get: Get) -> None:
         )
 
 
+def _is(get: Get, optimizer: str) -> bool:
+    """Whether it is this one, from whichever module of its package; nothing is imported before it is allowed."""
+    given = str(get("optimizer._target_")).split(".")
+    return (given[0], given[-1]) == (optimizer.split(".")[0], optimizer.split(".")[-1])
+
+
 def _check_closures(get: Get) -> None:
     """L-BFGS and ESGD evaluate the loss several times in a step."""
-    name = {LBFGS: "lbfgs", ESGD: "esgd"}.get(get("optimizer._target_"))
+    name = "lbfgs" if _is(get, LBFGS) else "esgd" if _is(get, ESGD) else None
     if name is None:
         return
     if get("guard") is True and get("preconditioner._target_") is not None:
@@ -98,7 +104,7 @@ def _check_closures(get: Get) -> None:
 
 def _check_gauss_newton(get: Get) -> None:
     """It is S itself, with a line search, on residuals in the network's own precision."""
-    if get("optimizer._target_") != GAUSS_NEWTON:
+    if not _is(get, GAUSS_NEWTON):
         return
     if get("preconditioner._target_") is not None:
         raise InputError(

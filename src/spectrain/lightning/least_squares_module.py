@@ -6,6 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from spectrain.errors import InputError
 from spectrain.lightning.module import WideNetworkModule
 from spectrain.metrics import FieldMetrics
 from spectrain.optim import LeastSquares
@@ -33,13 +34,21 @@ class LeastSquaresModule(WideNetworkModule):
         self.automatic_optimization = False
         self._fit = LeastSquares(network)
 
+    def configure_optimizers(self) -> Any:
+        """Gauss-Newton, without a schedule."""
+        if self._trainer is not None and self.trainer.world_size > 1:  # nothing here waits for the others
+            raise InputError(
+                f"Gauss-Newton fits data in one process, and there are {self.trainer.world_size}; give devices=1."
+            )
+        return super().configure_optimizers()
+
     def training_step(self, batch: tuple[Tensor, Tensor, Tensor], batch_idx: int) -> Tensor:
         """One step; the mean squared error before it."""
         x, y, _ = batch
         residuals = self._fit.residuals(x, y)
         optimizer: Any = self.optimizers()
-        loss: Tensor = optimizer.step(closure=lambda: residuals) * (2 / y.numel())
         self._log_step()
+        loss: Tensor = optimizer.step(closure=lambda: residuals) * (2 / y.numel())
         self.log("train/loss", loss, prog_bar=True)
         self.log("optimizer/step_size", optimizer.state["step_size"])
         return loss

@@ -167,7 +167,8 @@ class PhysicsModule(pl.LightningModule):
         S, begun = self.preconditioner, time.perf_counter()
 
         def compute() -> Spectrum:
-            K = residuals.linearize().gram()
+            lin = ranks.together(residuals.linearize, self.trainer.world_size > 1)  # gram waits for all
+            K = lin.gram()
             spectrum = ranks.same_spectrum(
                 lambda: Spectrum.from_kernel(K, rank=min(self.rank, len(K))), self.trainer.world_size > 1
             )

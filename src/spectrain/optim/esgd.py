@@ -21,7 +21,8 @@ class ESGD(torch.optim.Optimizer):
     step, and nothing asked of the network. v is drawn from the number of the step alone, the same on all ranks, so that
     a resumed run goes on as it would have.
 
-    Raises InputError where `step` has no closure.
+    BatchNorm's running statistics see w + h v too. Raises InputError for settings out of range, and where `step` has no
+    closure.
     """
 
     def __init__(
@@ -33,6 +34,11 @@ class ESGD(torch.optim.Optimizer):
         eps: float = 1e-4,
         every_n_steps: int = 20,
     ) -> None:
+        if not (lr >= 0 and 0 <= momentum < 1 and 0 <= decay < 1 and eps > 0 and every_n_steps >= 1):
+            raise InputError(
+                "optimizer=esgd takes lr >= 0, momentum and decay from 0 to below 1, eps > 0 and every_n_steps >= 1; "
+                f"given lr={lr}, momentum={momentum}, decay={decay}, eps={eps}, every_n_steps={every_n_steps}."
+            )
         settings = {"momentum": momentum, "decay": decay, "eps": eps, "every_n_steps": every_n_steps}
         super().__init__(params, {"lr": lr, "steps": 0, **settings})
 
@@ -46,7 +52,9 @@ class ESGD(torch.optim.Optimizer):
         evaluate = torch.enable_grad()(closure)
         done, every = self.param_groups[0]["steps"], self.param_groups[0]["every_n_steps"]
         due = done < every or done % every == 0
-        ahead, h = self._gradients_ahead(evaluate, done) if due else ({}, 1.0)
+        devices = {p.device for group in self.param_groups for p in group["params"] if p.device.type == "cuda"}
+        with torch.random.fork_rng(devices=list(devices), enabled=due):  # both evaluations draw the same dropout
+            ahead, h = self._gradients_ahead(evaluate, done) if due else ({}, 1.0)
         loss = evaluate()  # the last one, so that what is logged and shown is of the weights themselves
         for group in self.param_groups:
             group["steps"] += 1
@@ -57,7 +65,7 @@ class ESGD(torch.optim.Optimizer):
 
     def _gradients_ahead(self, evaluate: Callable[[], Any], number: int) -> tuple[dict[Tensor, Tensor], float]:
         """The gradients at w + h v, and h; the weights are put back."""
-        parameters = [p for group in self.param_groups for p in group["params"]]
+        parameters = [p for group in self.param_groups for p in group["params"] if p.requires_grad]
         generator = torch.Generator().manual_seed(number)
         before = [p.clone() for p in parameters]
         h = _displacement(parameters)
@@ -78,6 +86,8 @@ class ESGD(torch.optim.Optimizer):
         if product is not None:
             state["draws"] += 1
             state["square"].mul_(decay).addcmul_(product, product, value=1 - decay)
+        if not state["draws"]:  # its first gradient came between two draws: nothing is known of its rows yet
+            return
         D = (state["square"] / (1 - decay ** state["draws"])).sqrt()
         d = p.grad / (D + group["eps"])  # type: ignore[operator]
         state["velocity"].mul_(group["momentum"]).add_(d)

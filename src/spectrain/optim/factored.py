@@ -60,22 +60,26 @@ class FactoredLinearization(Linearization):
     def __init__(self, blocks: list[RowBlock], shapes: Mapping[str, torch.Size], *, shared: bool = False) -> None:
         self.r = torch.cat([block.r for block in blocks])
         self.parameters = sum(shape.numel() for shape in shapes.values())
+        self.shapes = tuple(shapes.values())
         self._blocks, self._shapes, self._shared = blocks, shapes, shared
         ends = torch.tensor([len(block.r) for block in blocks]).cumsum(0).tolist()
         self._rows = [slice(start, end) for start, end in zip([0, *ends], ends, strict=False)]
 
     def gram(self) -> Float[Tensor, "n n"]:
         """``K = J J^T``; of its rows, those of this rank, on and above the diagonal, and the sum over ranks."""
-        n = len(self.r)
-        K = self.r.new_zeros(n, n)
+        K = ranks.total(ranks.together(self._upper, self._shared), self._shared)
+        mirror(K, 1)
+        return K
+
+    def _upper(self) -> Float[Tensor, "n n"]:
+        """This rank's part of K on and above the diagonal."""
+        K = self.r.new_zeros(len(self.r), len(self.r))
         for i, rows in enumerate(self._rows):
             for part in _triangle(rows.stop - rows.start, self._shared):
                 self._add(K, i, i, part, part)
                 self._add(K, i, i, part, slice(part.stop, rows.stop - rows.start))
             for j, columns in enumerate(self._rows[i + 1 :], start=i + 1):
                 self._add(K, i, j, self._mine(rows.stop - rows.start), slice(0, columns.stop - columns.start))
-        K = ranks.total(K, self._shared)
-        mirror(K, 1)
         return K
 
     def _add(self, K: Float[Tensor, "n n"], i: int, j: int, rows: slice, columns: slice) -> None:
@@ -84,7 +88,7 @@ class FactoredLinearization(Linearization):
             return
         left, right = self._blocks[i].rows(rows).for_kernel, self._blocks[j].rows(columns).for_kernel
         block = K[self._rows[i], self._rows[j]][rows, columns]
-        for name in left.keys() & right.keys():
+        for name in (key for key in left if key in right):  # in the network's order, the same in every process
             add_gram(block, Pair(left[name], right[name], i == j and rows == columns, _WORKSPACE), 1)
 
     def columns(self, index: Int[Tensor, " m"]) -> Float[Tensor, "n m"]:
@@ -99,7 +103,7 @@ class FactoredLinearization(Linearization):
             chosen = right.rows(part - rows.start).for_kernel
             for others, left in zip(self._rows, self._blocks, strict=True):
                 block = K[others, start : start + len(part)]
-                for name in chosen.keys() & left.for_kernel.keys():
+                for name in (key for key in chosen if key in left.for_kernel):
                     add_gram(block, Pair(left.for_kernel[name], chosen[name], False, _WORKSPACE), 1)
             start += len(part)
         return K

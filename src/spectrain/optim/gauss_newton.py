@@ -83,6 +83,7 @@ class GaussNewton(torch.optim.Optimizer):
         if settings["lr"] == 0:  # a schedule that has ended
             return loss
         system = DampedSystem(lin)
+        before = before if before is not None and len(before) == lin.parameters else None  # some may have been frozen
         d, damping, moved = None, settings["mu"], False
         while not moved and damping <= max(settings["mu"], LARGEST_DAMPING):
             d = system.direction(damping, settings["momentum"], before)
@@ -102,11 +103,12 @@ class GaussNewton(torch.optim.Optimizer):
             if isinstance(source, Tensor):
                 return closure, linearize(source, self._params)
             lin = source.linearize()
-        held = sum(p.numel() for p in self._params)
-        if lin.parameters != held:
+        held = tuple(p.shape for p in self._params)
+        if lin.shapes not in (None, held):
             raise InputError(
-                f"The optimizer holds {held} parameters and the residuals have {lin.parameters}; give GaussNewton all "
-                "trainable parameters of the network, and no others."
+                f"The optimizer holds {sum(s.numel() for s in held)} parameters in {len(held)} tensors and the "
+                f"residuals have {lin.parameters} in {len(lin.shapes or ())}; give GaussNewton all the trainable "
+                "parameters of the network, in its order, and no others."
             )
         return source, lin
 
@@ -128,13 +130,17 @@ class GaussNewton(torch.optim.Optimizer):
         if not (bool(torch.isfinite(t)) and t > 0):
             return False
         start = [p.clone() for p in self._params]
-        for halving in range(HALVINGS):
-            self._move(start, t * d)
-            trial = 0.5 * closure().square().sum()
-            if trial < loss:  # never for nan
-                self.state["halvings"], self.state["step_size"] = halving, float(t)  # type: ignore[index]
-                return True
-            t = t / 2
+        try:
+            for halving in range(HALVINGS):
+                self._move(start, t * d)
+                trial = 0.5 * closure().square().sum()
+                if trial < loss:  # never for nan
+                    self.state["halvings"], self.state["step_size"] = halving, float(t)  # type: ignore[index]
+                    return True
+                t = t / 2
+        except BaseException:  # a trial is no place to leave the weights
+            self._move(start, torch.zeros_like(d))
+            raise
         self._move(start, torch.zeros_like(d))
         return False
 

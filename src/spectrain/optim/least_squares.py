@@ -8,9 +8,12 @@ from dataclasses import replace
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from spectrain.errors import InputError
 from spectrain.kernels.capture import UnknownUseError, assemble, output_gradients, record
+from spectrain.kernels.checks import check_mode
+from spectrain.kernels.factors import Index
 from spectrain.kernels.jacobian import jacobian_factors
 from spectrain.kernels.network import Inputs, Network, arguments, undisturbed
 from spectrain.kernels.planning import Look, look, widened
@@ -34,6 +37,7 @@ class LeastSquares:
         self._module = network
         self._rest: frozenset[str] = frozenset()  # parameters of the Jacobian path, as far as known
         self._seen: Look | None = None
+        self._trained: tuple[str, ...] = ()
 
     def residuals(self, x: Inputs, y: Float[Tensor, "n C"]) -> "FitResiduals":
         """Those on a batch, at whatever weights the network has when they are asked for."""
@@ -41,6 +45,8 @@ class LeastSquares:
 
     def outputs(self, x: Inputs) -> Float[Tensor, "n C"]:
         """f(x)."""
+        dtype = next(p.dtype for p in self._module.parameters())
+        x = tree_map_only(Tensor, lambda t: t.to(dtype) if t.is_floating_point() else t, x)
         args, kwargs = arguments(x)
         f: Tensor = self._module(*args, **kwargs)
         return f.reshape(len(f), -1)
@@ -48,6 +54,10 @@ class LeastSquares:
     def rows(self, x: Inputs, y: Float[Tensor, "n C"]) -> tuple[list[RowBlock], dict[str, torch.Size]]:
         """The residuals of every output with their factors, and the parameters' shapes in the network's order."""
         network = Network(self._module)
+        check_mode(network)
+        if self._trained != tuple(network.params):  # some were frozen, or set free
+            self._trained, self._seen = tuple(network.params), None
+            self._rest = frozenset(name for name in self._rest if name in network.params)
         with undisturbed(network):
             while True:
                 try:
@@ -58,6 +68,9 @@ class LeastSquares:
 
     def _rows(self, network: Network, x: Inputs, y: Float[Tensor, "n C"]) -> list[RowBlock]:
         if self._seen is None:
+            self._seen = look(network, x, "full", self._rest, strict=False, apart=True)
+            grouped = {name for (name,), factor in self._seen.sample.items() if factor.sizes.groups > 1}
+            self._rest |= grouped  # their factors' columns are not in the parameter's own order
             self._seen = look(network, x, "full", self._rest, strict=False)
         plan = self._seen.plan
         f, uses = record(network, x, plan.rest)
@@ -67,6 +80,7 @@ class LeastSquares:
         dense = jacobian_factors(network, x, plan)
         joined = assemble(uses, gradients, len(f), plan) | dense
         apart = assemble(uses, gradients, len(f), replace(plan, apart=True)) | dense
+        apart = {names: replace(g, by_entry=True) if isinstance(g, Index) else g for names, g in apart.items()}
         r = difference(f.detach(), y)
         return [
             RowBlock(

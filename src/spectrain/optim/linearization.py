@@ -22,10 +22,12 @@ class Linearization(ABC):
     Attributes:
         r: the residual vector [n], without a graph.
         parameters: P.
+        shapes: those of the tensors that d is split into, where they are known.
     """
 
     r: Float[Tensor, " n"]
     parameters: int
+    shapes: tuple[torch.Size, ...] | None = None
 
     @abstractmethod
     def gram(self) -> Float[Tensor, "n n"]:

@@ -45,6 +45,7 @@ def test_the_parts_of_the_ranks_add_up(world: int, monkeypatch: pytest.MonkeyPat
     lin = residuals(make(*SIZES[0]), 0, shared=True).linearize()
     parts: list[torch.Tensor] = []
     monkeypatch.setattr(ranks, "count", lambda _: world)
+    monkeypatch.setattr(ranks, "together", lambda compute, _: compute())
     monkeypatch.setattr(ranks, "total", lambda values, _: parts.append(values.clone()) or values)
     for rank in range(world):
         monkeypatch.setattr(ranks, "my_rank", lambda _, rank=rank: rank)
