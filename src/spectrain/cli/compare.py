@@ -106,6 +106,10 @@ def _contest(cfg: DictConfig, task: str, method: str, batch: str = "own") -> Con
 
     Trials multiply the learning rate, or the damping where there is no rate.
     """
+    if batch == "all" and cfg.race.batch_key != "data.batch_size":
+        raise InputError(
+            "batch_sizes: an equation's points are drawn, and there is no all of them; give own or numbers."
+        )
     size = [] if batch == "own" else [f"{cfg.race.batch_key}={'null' if batch == 'all' else batch}"]
     words = (*cfg.race.common, *cfg.race.tasks[task], *cfg.race.methods[method], *size)
     settings = composed(list(words))
@@ -190,7 +194,7 @@ def _short_runs(cfg: DictConfig, contest: Contest, run: Callable[[Cell], Result]
 
 def _line(cfg: DictConfig, result: Result) -> str:
     cell = result.cell
-    what = f"{cell.task} {cell.method} seed {cell.seed} lr {cell.rate:g} batch {cell.batch} {cell.steps} steps"
+    what = f"{cell.task} {cell.method} seed {cell.seed} {cell.knob.rpartition('.')[2]} {cell.rate:g} batch {cell.batch} {cell.steps} steps"
     if not result.curve:
         return f"{what}: failed, {result.error}"
     value = result.curve[-1].get(cfg.race.metric, float("nan"))

@@ -98,9 +98,12 @@ one_or_more = Rule(
 )
 batch_list = Rule(
     lambda value: (
-        _is_list(value) and len(value) > 0 and all(v in ("own", "all") or positive_int.accepts(v) for v in value)
+        _is_list(value)
+        and len(value) > 0
+        and all(v in ("own", "all") or positive_int.accepts(v) for v in value)
+        and len({str(v) for v in value}) == len(value)  # a size that is there twice would count twice
     ),
-    "a list of own (that of the task), all, or whole numbers of at least 1, such as [own, 1024]",
+    "a list without repeats of own (that of the task), all, or whole numbers of at least 1, such as [own, 1024]",
 )
 seed_list = Rule(
     lambda value: _is_list(value) and len(value) > 0 and all(seed.accepts(v) for v in value),

@@ -33,7 +33,7 @@ def read_frames(
         raise InputError(f"data.path={path} is a folder without pictures ({', '.join(SUFFIXES)}).")
     if frames is not None and frames > len(files):
         raise InputError(f"data.frames={frames} is above the {len(files)} pictures in data.path={path}.")
-    return _stacked(files[:frames], size, grayscale, "data.frames or a smaller data.size")
+    return _stacked(files[:frames], path, size, grayscale, "data.frames or a smaller data.size")
 
 
 def read_classes(path: str) -> tuple[Float[np.ndarray, "T HWC"], np.ndarray]:
@@ -49,7 +49,7 @@ def read_classes(path: str) -> tuple[Float[np.ndarray, "T HWC"], np.ndarray]:
             f"data.path={path} has {len(classes)} sub-folders with pictures; each class is one, and there must be two."
         )
     files = [file for of_class in classes.values() for file in of_class]
-    pictures = _stacked(files, None, False, "fewer or smaller pictures")
+    pictures = _stacked(files, path, None, False, "fewer or smaller pictures")
     labels = np.repeat(list(classes), [len(of_class) for of_class in classes.values()])
     return pictures.reshape(len(pictures), -1), labels
 
@@ -78,12 +78,12 @@ def _folder(path: Any, what: str) -> Path:
     return folder
 
 
-def _stacked(files: Sequence[Path], size: Any, grayscale: bool, less: str) -> Float[np.ndarray, "T H W C"]:
+def _stacked(files: Sequence[Path], path: str, size: Any, grayscale: bool, less: str) -> Float[np.ndarray, "T H W C"]:
     """Pictures of one shape; what the first one warns of is not said of each."""
     first = read_image(files[0], size, grayscale=grayscale)
     if len(files) * first.size > MAX_VALUES:
         raise InputError(
-            f"The {len(files)} pictures of {shape_of(first)} in data.path={files[0].parent} have "
+            f"The {len(files)} pictures of {shape_of(first)} in data.path={path} have "
             f"{len(files) * first.size:,} values, more than {MAX_VALUES:,}; give {less}."
         )
     pictures = [first]

@@ -54,8 +54,9 @@ class FramesDataModule(FieldDataModule):
         self.film = self._read(size)
         count, height, width = self.film.shape[:3]
         if count < 2 + holdout:
+            given = f"data.path={path} has" if frames is None else f"data.frames={frames} leaves"
             raise InputError(
-                f"data.path={path} has {count} frames; give {2 + holdout} or more, or data=image for one picture."
+                f"{given} {count} frame{'s' * (count != 1)}; give {2 + holdout} or more, or data=image for one picture."
             )
         held = torch.arange(count) % 2 == 1
         self.heldout_mask = held[:, None, None].expand(count, height, width) if holdout else None
@@ -67,8 +68,15 @@ class FramesDataModule(FieldDataModule):
         if self.path is not None:
             return torch.from_numpy(read_frames(self.path, size, grayscale=self.grayscale, frames=self.frames))
         given = check_size(size)
-        picture = read_image(None, None if given is None else 2 * (given if isinstance(given, int) else max(given)))
+        if not isinstance(given, int | None):
+            raise InputError(f"data.size={list(given)}: the film without data.path is square; give one number.")
+        picture = read_image(None, None if given is None else 2 * given)
         side = picture.shape[0] // 2
+        if (self.frames or PAN) > side + 1:
+            raise InputError(
+                f"data.frames={self.frames or PAN} is above the {side + 1} views of this film at data.size={size}; give "
+                "fewer frames, or a larger size."
+            )
         corners = np.linspace(0, side, self.frames or PAN).round().astype(int)
         return torch.from_numpy(np.stack([picture[k : k + side, k : k + side] for k in corners]))
 
@@ -103,9 +111,10 @@ class FramesDataModule(FieldDataModule):
             return self.points, self.metrics(), self._words(self.film)
         film = self._read(size)
         sides = film.shape[1], film.shape[2]
+        held = None if self.heldout_mask is None else self.heldout_mask[:, :1, :1].expand(film.shape[:3])
         return (
             _places(len(film), sides, (self.film.shape[1], self.film.shape[2])),
-            ImageMetrics(film),
+            ImageMetrics(film, held),
             self._words(film),
         )
 

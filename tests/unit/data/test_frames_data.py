@@ -1,6 +1,7 @@
 """A film as points: coordinates, held-out frames, figures, and what an evaluation writes."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -100,3 +101,21 @@ def test_an_evaluation_writes_frames_and_a_film(tmp_path: Path) -> None:
     figure = plots.frames_figure(**arrays)
     assert figure.axes[0].get_title() == "1: exact" and len(figure.axes) == 11
     assert [text.get_text() for text in figure.axes[-1].get_legend().get_texts()] == ["trained on", "held out"]
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"size": (16, 32)}, "square"),
+        ({"size": 8, "frames": 40}, "9 views"),
+        ({"size": 8, "frames": 1}, "data.frames=1"),
+    ],
+)
+def test_what_the_film_without_a_folder_has_not(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(InputError, match=said):
+        FramesDataModule(**given)
+
+
+def test_frames_that_are_held_out_are_so_at_another_size() -> None:
+    mask = FramesDataModule(size=12, holdout=True).evaluation(20)[1].heldout_mask
+    assert mask is not None and mask.flatten(1).all(1).tolist() == [n % 2 == 1 for n in range(len(mask))]
