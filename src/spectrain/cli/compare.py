@@ -194,7 +194,8 @@ def _short_runs(cfg: DictConfig, contest: Contest, run: Callable[[Cell], Result]
 
 def _line(cfg: DictConfig, result: Result) -> str:
     cell = result.cell
-    what = f"{cell.task} {cell.method} seed {cell.seed} {cell.knob.rpartition('.')[2]} {cell.rate:g} batch {cell.batch} {cell.steps} steps"
+    knob = cell.knob.rpartition(".")[2]
+    what = f"{cell.task} {cell.method} seed {cell.seed} {knob} {cell.rate:g} batch {cell.batch} {cell.steps} steps"
     if not result.curve:
         return f"{what}: failed, {result.error}"
     value = result.curve[-1].get(cfg.race.metric, float("nan"))

@@ -72,12 +72,13 @@ class FramesDataModule(FieldDataModule):
             raise InputError(f"data.size={list(given)}: the film without data.path is square; give one number.")
         picture = read_image(None, None if given is None else 2 * given)
         side = picture.shape[0] // 2
-        if (self.frames or PAN) > side + 1:
+        count = min(PAN, side + 1) if self.frames is None else self.frames
+        if count > side + 1:
             raise InputError(
-                f"data.frames={self.frames or PAN} is above the {side + 1} views of this film at data.size={size}; give "
-                "fewer frames, or a larger size."
+                f"data.frames={count} is above the {side + 1} views of this film at data.size={size}; give fewer frames, "
+                "or a larger size."
             )
-        corners = np.linspace(0, side, self.frames or PAN).round().astype(int)
+        corners = np.linspace(0, side, count).round().astype(int)
         return torch.from_numpy(np.stack([picture[k : k + side, k : k + side] for k in corners]))
 
     def metrics(self) -> ImageMetrics:
