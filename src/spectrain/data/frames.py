@@ -75,7 +75,7 @@ class FramesDataModule(FieldDataModule):
         count = min(PAN, side + 1) if self.frames is None else self.frames
         if count > side + 1:
             raise InputError(
-                f"data.frames={count} is above the {side + 1} views of this film at data.size={size}; give fewer frames, "
+                f"data.frames={count} is above the {side + 1} views of this film at data.size={size}; give fewer, "
                 "or a larger size."
             )
         corners = np.linspace(0, side, count).round().astype(int)

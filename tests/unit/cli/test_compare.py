@@ -198,6 +198,7 @@ def test_trials_multiply_the_damping_where_there_is_no_rate(tmp_path: Path) -> N
         ("batch_sizes=[]", "batch_sizes"),
         ("batch_sizes=[some]", "such as [own, 1024]"),
         ("batch_sizes=[0]", "batch_sizes"),
+        ("batch_sizes=[10,10]", "without repeats"),
         ("race.batch_key=data.size", "one of data.batch_size, data.points"),
         ("batch_sizes=[1024] race.batch_key=data.points", "data.points"),
         ("+race.methods.mine=['optimizer=sopa']", "optimizer=soap"),
