@@ -46,6 +46,9 @@ def workshop(tmp_path: Path) -> Path:
     from PIL import Image
 
     Image.new("RGB", (20, 14), (200, 90, 30)).save(tmp_path / "photo.jpg")
+    (tmp_path / "clip").mkdir()
+    for level in range(0, 250, 50):
+        Image.new("RGB", (20, 14), (level, 90, 30)).save(tmp_path / "clip" / f"{level}.png")
     rows = [f"{i},{i % 7},{2 * i + i % 7}.5" for i in range(60)]
     (tmp_path / "houses.csv").write_text("\n".join(["rooms,age,price", *rows]) + "\n")
     train(tmp_path / "runs" / "NAME")
@@ -68,7 +71,7 @@ def words_of(line: str) -> tuple[str, list[str]]:
 def existing(word: str) -> str:
     key, _, value = word.partition("=")
     if key == "data.path" and not value.startswith("skimage:"):
-        return "data.path=houses.csv" if value.endswith(".csv") else "data.path=photo.jpg"
+        return f"data.path={ {'.csv': 'houses.csv', '': 'clip'}.get(Path(value).suffix, 'photo.jpg') }"
     if key == "ckpt_path":
         return f"ckpt_path=runs/NAME/checkpoints/{Path(value).name}"
     return word
