@@ -85,7 +85,7 @@ class LeastSquares:
         return [
             RowBlock(
                 r[:, c],
-                {names[0]: factor.output(c) for names, factor in apart.items() if names[0] is not None},
+                {names[0]: factor.output(c) for names, factor in apart.items()},
                 {names: factor.output(c) for names, factor in joined.items()},
             )
             for c in range(r.shape[1])
