@@ -22,7 +22,7 @@ from torch import Tensor
 from spectrain import Spectrum, empirical_ntk
 from spectrain.models import mlp
 from spectrain.preconditioners import orthonormal_columns
-from spectrain.preconditioners.interpolation import scattered_interpolator
+from spectrain.preconditioners.interpolation import ScatteredInterpolator
 from spectrain.preconditioners.landmarks import Landmarks
 from spectrain.preconditioners.placement import farthest_points, leverage_points
 
@@ -84,7 +84,7 @@ def compare(d: int, activation: str, gaussian: bool) -> None:
         row = {"nystrom": kept(landmarks.extend(spectrum, x, network).eigenvectors, full)}
         seconds = [time.process_time() - begun]
         begun = time.process_time()
-        interpolate = scattered_interpolator(landmarks.points, x)
+        interpolate = ScatteredInterpolator(landmarks.points, x)
         seconds.append(time.process_time() - begun)
         begun = time.process_time()
         row["interpolate"] = kept(interpolate(spectrum.eigenvectors), full)

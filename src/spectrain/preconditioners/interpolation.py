@@ -1,19 +1,22 @@
-"""Functions known at landmarks, at other points: weights that depend on the points alone, computed once.
+"""Functions known at landmarks, at other points: weights W [n, m] that depend on the points alone, computed once.
+
+An interpolator is called with values [m, q] and gives ``W values``; its `gram` is ``W^T W``, the inner products of
+functions at the points from their values at the landmarks, in float64.
 
 Shapes: m landmarks, n points, d input dims, q functions, s neighbours.
 """
 
-from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 import torch
 from jaxtyping import Float
 from scipy.interpolate import make_interp_spline
+from scipy.sparse import csr_array
 from scipy.spatial import cKDTree
 from torch import Tensor
 from torch.nn.functional import embedding_bag
 
-Interpolator = Callable[[Tensor], Tensor]  # values [m, q] -> [n, q]
 NEIGHBOURS = 20
 _BLOCK = 8192
 
@@ -22,25 +25,43 @@ def interpolate_grid(
     values: Float[Tensor, "m q"], axes: tuple[Tensor, Tensor], points: Float[Tensor, "n 2"]
 ) -> Float[Tensor, "n q"]:
     """Spline interpolation of q functions from the grid ``axes[0] x axes[1]`` (C order) to `points` of a finer grid."""
-    return grid_interpolator(axes, points)(values)
+    return GridInterpolator(axes, points)(values)
 
 
-def grid_interpolator(axes: tuple[Tensor, Tensor], points: Float[Tensor, "n 2"]) -> Interpolator:
+class GridInterpolator:
     """A cubic spline in each direction, ``W_rows F W_columns^T``, for `points` of a finer grid or a part of one.
 
     It reproduces cubic polynomials up to the border, which `torch.nn.functional.grid_sample` does not (its bicubic
     kernel, a = -0.75, misses even linear functions).
     """
-    rows, row = points[:, 0].unique(return_inverse=True)
-    columns, column = points[:, 1].unique(return_inverse=True)
-    weights = [_spline_weights(axis, at).to(points.device) for axis, at in zip(axes, (rows, columns), strict=True)]
 
-    def interpolate(values: Tensor) -> Tensor:
-        pictures = values.reshape(len(axes[0]), len(axes[1]), -1)
-        on_grid = torch.einsum("Rr,rcq->Rcq", weights[0].to(values), pictures)
-        return torch.einsum("Cc,Rcq->RCq", weights[1].to(values), on_grid)[row, column]
+    def __init__(self, axes: tuple[Tensor, Tensor], points: Float[Tensor, "n 2"]) -> None:
+        rows, row = points[:, 0].unique(return_inverse=True)
+        columns, column = points[:, 1].unique(return_inverse=True)
+        self._rows, self._columns = (
+            _spline_weights(axis, at).to(points.device) for axis, at in zip(axes, (rows, columns), strict=True)
+        )
+        self._place = row * len(columns) + column  # of each point on the finer grid, in C order
+        in_order = torch.arange(len(rows) * len(columns), device=points.device)
+        self._whole = torch.equal(self._place, in_order)
 
-    return interpolate
+    def __call__(self, values: Float[Tensor, "m q"]) -> Float[Tensor, "n q"]:
+        """The functions at the points, in the dtype of `values`."""
+        by_row = self._rows.to(values) @ values.reshape(self._rows.shape[1], -1)
+        pictures = by_row.reshape(len(self._rows), self._columns.shape[1], -1)
+        on_grid = (self._columns.to(values) @ pictures).flatten(0, 1)
+        return on_grid if self._whole else on_grid[self._place]
+
+    @cached_property
+    def gram(self) -> Float[Tensor, "m m"]:
+        """``sum_p (w_r w_r^T) (x) (w_c w_c^T)`` over the points p = (r, c): row by row of the finer grid."""
+        R, C = len(self._rows), len(self._columns)
+        count = torch.bincount(self._place, minlength=R * C).reshape(R, C).to(self._columns)
+        along = torch.einsum("Rr,Rs->Rrs", self._rows, self._rows).flatten(1)
+        across = (self._columns.T * count[:, None, :]) @ self._columns
+        by_pair = along.T @ across.flatten(1)
+        r, c = self._rows.shape[1], self._columns.shape[1]
+        return by_pair.reshape(r, r, c, c).transpose(1, 2).reshape(r * c, r * c)
 
 
 def _spline_weights(nodes: Tensor, at: Tensor) -> Tensor:
@@ -53,7 +74,7 @@ def _spline_weights(nodes: Tensor, at: Tensor) -> Tensor:
     return torch.from_numpy(spline(at.double().cpu())).clone()
 
 
-def scattered_interpolator(nodes: Float[Tensor, "m d"], points: Float[Tensor, "n d"]) -> Interpolator:
+class ScatteredInterpolator:
     """Radial basis functions on the nearest `NEIGHBOURS` landmarks of each point, a sparse [n, m] matrix.
 
     The weights w of a point x solve ``[-r_ij, 1; 1^T, 0] [w; mu] = [-|x - x_i|; 1]``: exact at the landmarks and for
@@ -61,16 +82,26 @@ def scattered_interpolator(nodes: Float[Tensor, "m d"], points: Float[Tensor, "n
     weights. The landmarks must be distinct. Source: Wendland 2005, Scattered Data Approximation, chapter 8 (-r is
     conditionally positive definite of order one, so the system is solvable).
     """
-    s = min(NEIGHBOURS, len(nodes))
-    centers, x = nodes.double().cpu(), points.double().cpu()
-    found = torch.from_numpy(cKDTree(centers.numpy()).query(x.numpy(), s)[1]).reshape(len(x), s)
-    near = torch.cat([_local_weights(centers[i], at) for i, at in zip(found.split(_BLOCK), x.split(_BLOCK))])  # noqa: B905
-    index, weights = found.to(points.device), near.to(points.device)
 
-    def interpolate(values: Tensor) -> Tensor:
-        return embedding_bag(index, values.contiguous(), per_sample_weights=weights.to(values), mode="sum")
+    def __init__(self, nodes: Float[Tensor, "m d"], points: Float[Tensor, "n d"]) -> None:
+        s = min(NEIGHBOURS, len(nodes))
+        centers, x = nodes.double().cpu(), points.double().cpu()
+        found = torch.from_numpy(cKDTree(centers.numpy()).query(x.numpy(), s)[1]).reshape(len(x), s)
+        near = [_local_weights(centers[i], at) for i, at in zip(found.split(_BLOCK), x.split(_BLOCK))]  # noqa: B905
+        self._m, self._index, self._weights = len(nodes), found.to(points.device), torch.cat(near).to(points.device)
 
-    return interpolate
+    def __call__(self, values: Float[Tensor, "m q"]) -> Float[Tensor, "n q"]:
+        """The functions at the points, in the dtype of `values`."""
+        weights = self._weights.to(values)
+        return embedding_bag(self._index, values.contiguous(), per_sample_weights=weights, mode="sum")
+
+    @cached_property
+    def gram(self) -> Float[Tensor, "m m"]:
+        """``W^T W``, a sparse product."""
+        n, s = self._index.shape
+        index, starts = self._index.cpu().numpy().ravel(), np.arange(0, n * s + 1, s)
+        W = csr_array((self._weights.cpu().numpy().ravel(), index, starts), shape=(n, self._m))
+        return torch.from_numpy((W.T @ W).toarray()).to(self._weights.device)
 
 
 def _local_weights(centers: Float[Tensor, "n s d"], x: Float[Tensor, "n d"]) -> Float[Tensor, "n s"]:
@@ -82,3 +113,6 @@ def _local_weights(centers: Float[Tensor, "n s d"], x: Float[Tensor, "n d"]) -> 
     b[:, :s] = -(centers - x[:, None]).norm(dim=2)
     weights: Tensor = torch.linalg.solve(A, b)[:, :s]
     return weights
+
+
+Interpolator = GridInterpolator | ScatteredInterpolator

@@ -21,10 +21,10 @@ from spectrain.kernels.empirical import Outputs
 from spectrain.kernels.network import rows_of, take_rows
 from spectrain.kernels.weighted import weighted_ntk
 from spectrain.preconditioners import ranks
-from spectrain.preconditioners.interpolation import Interpolator, grid_interpolator, scattered_interpolator
+from spectrain.preconditioners.interpolation import GridInterpolator, Interpolator, ScatteredInterpolator
 from spectrain.preconditioners.metric import optimizer_metric
 from spectrain.preconditioners.modes import evaluating, stamp
-from spectrain.preconditioners.orthonormal import orthonormal_columns
+from spectrain.preconditioners.orthonormal import orthonormal_columns, orthonormal_images
 from spectrain.preconditioners.placement import farthest_points, leverage_points, random_points
 from spectrain.spectrum import Spectrum, dense_pays
 from spectrain.spectrum.solvers import Matrix
@@ -114,18 +114,31 @@ class Landmarks:
         if self.extension == "exact":
             return spectrum
         if self.extension == "interpolate":
-            values = self.interpolate(spectrum.eigenvectors, x)
-        else:
-            spectrum = resolved_modes(spectrum)
-            values = self.nystrom(network, x, spectrum.eigenvectors / (spectrum.n * spectrum.eigenvalues))
+            return replace(spectrum, eigenvectors=self.interpolated_modes(spectrum.eigenvectors, x))
+        spectrum = resolved_modes(spectrum)
+        values = self.nystrom(network, x, spectrum.eigenvectors / (spectrum.n * spectrum.eigenvalues))
         return replace(spectrum, eigenvectors=orthonormal_columns(values))
 
+    def interpolated_modes(self, values: Float[Tensor, "mE k"], x: Tensor) -> Float[Tensor, "nE q"]:
+        """k functions from the landmarks to the points x, orthonormal there in their order; in float32 where x is."""
+        W = self._interpolator(x)
+        gram = values.T @ (W.gram.to(values) @ values.reshape(self.count, -1)).reshape(values.shape)
+
+        def at_points(values: Tensor) -> Tensor:
+            return W(values.reshape(self.count, -1)).reshape(-1, values.shape[1])
+
+        return orthonormal_images(values, gram, at_points, torch.promote_types(x.dtype, torch.float32))
+
     def interpolate(self, values: Float[Tensor, "m q"], x: Tensor) -> Float[Tensor, "n q"]:
-        """q functions from the landmarks to the points x; the weights are computed once for the same x."""
+        """q functions from the landmarks to the points x."""
+        return self._interpolator(x)(values)
+
+    def _interpolator(self, x: Tensor) -> Interpolator:
+        """From the landmarks to the points x; made once for the same x."""
         if not self._interpolators or self._interpolators[0][0] != stamp(x):
-            made = grid_interpolator(self.axes, x) if self.axes else scattered_interpolator(self.points, x)
+            made = GridInterpolator(self.axes, x) if self.axes else ScatteredInterpolator(self.points, x)
             self._interpolators[:] = [(stamp(x), made)]
-        return self._interpolators[0][1](values)
+        return self._interpolators[0][1]
 
     def nystrom(
         self, network: nn.Module, x: Any, basis: Float[Tensor, "mE k"], outputs: Outputs = "trace"

@@ -93,14 +93,16 @@ def modes_of_full(
     spectrum = landmarks.modes(K if roots is None else _both_sides(roots.to(K), K), rank, init)
     if landmarks.extension == "exact" and roots is None:
         return spectrum, spectrum
-    kept = spectrum if landmarks.extension != "nystrom" and roots is None else resolved_modes(spectrum)
+    if landmarks.extension == "interpolate" and roots is None:
+        return spectrum, replace(spectrum, eigenvectors=landmarks.interpolated_modes(spectrum.eigenvectors, x))
+    kept = resolved_modes(spectrum)
     basis = kept.eigenvectors / (len(K) * kept.eigenvalues)
     if roots is not None:
         basis = _times(roots.to(basis), basis)
     if landmarks.extension == "nystrom":
         values = landmarks.nystrom(network, x, basis, "full")
     else:
-        values = kept.eigenvectors if roots is None else K.to(basis) @ basis
+        values = K.to(basis) @ basis
         if landmarks.extension == "interpolate":
             values = landmarks.interpolate(values.reshape(landmarks.count, -1), x).reshape(-1, values.shape[1])
     return spectrum, replace(kept, eigenvectors=values if roots is not None else orthonormal_columns(values))

@@ -10,9 +10,9 @@ from torch import Tensor
 
 from spectrain import InputError, SpectrainWarning, Spectrum, choose_landmarks, empirical_ntk
 from spectrain.models import mlp
-from spectrain.preconditioners import Landmarks, interpolate_grid
+from spectrain.preconditioners import Landmarks, interpolate_grid, orthonormal_columns
 from spectrain.preconditioners import landmarks as landmarks_module
-from spectrain.preconditioners.interpolation import NEIGHBOURS, scattered_interpolator
+from spectrain.preconditioners.interpolation import NEIGHBOURS, GridInterpolator, ScatteredInterpolator
 from spectrain.preconditioners.placement import farthest_points, leverage_points
 
 
@@ -108,9 +108,9 @@ def test_points_of_few_dimensions_are_interpolated_and_others_are_not() -> None:
 def test_scattered_interpolation_is_exact_at_landmarks_and_for_constants(d: int) -> None:
     x = torch.rand(300, d, dtype=torch.float64)
     values = torch.rand(80, 3, dtype=torch.float64)
-    found = scattered_interpolator(x[:80], x)(values)
+    found = ScatteredInterpolator(x[:80], x)(values)
     torch.testing.assert_close(found[:80], values, rtol=0, atol=1e-10)
-    ones = scattered_interpolator(x[:80], x)(torch.ones(80, 1, dtype=torch.float64))
+    ones = ScatteredInterpolator(x[:80], x)(torch.ones(80, 1, dtype=torch.float64))
     torch.testing.assert_close(ones, torch.ones_like(ones), rtol=0, atol=1e-10)
 
 
@@ -123,13 +123,41 @@ def test_scattered_interpolation_solves_the_radial_system_of_the_nearest_landmar
     b = torch.cat([-torch.cdist(x, nodes[near])[0], torch.ones(1)])
     expected = torch.zeros(1, 40, dtype=torch.float64)
     expected[0, near] = torch.linalg.inv(A)[:-1] @ b
-    found = scattered_interpolator(nodes, x)(torch.eye(40, dtype=torch.float64))
+    found = ScatteredInterpolator(nodes, x)(torch.eye(40, dtype=torch.float64))
     torch.testing.assert_close(found, expected, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("part", [slice(None), slice(None, None, 3), slice(7)])
+def test_gram_of_an_interpolator_is_that_of_its_weights(part: slice) -> None:
+    axes = (torch.linspace(-1, 1, 5), torch.linspace(-1, 1, 4))
+    x, nodes = grid(9, 8)[part], torch.cartesian_prod(*axes)
+    for W in (GridInterpolator(axes, x), ScatteredInterpolator(nodes, x), GridInterpolator(axes, x.repeat(2, 1))):
+        weights = W(torch.eye(20, dtype=torch.float64))
+        torch.testing.assert_close(W.gram, weights.T @ weights, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("points", ["grid", "part of a grid", "scattered", "few"])
+@pytest.mark.parametrize("outputs", [1, 2])
+def test_interpolated_modes_are_gram_schmidt_of_what_is_interpolated(points: str, outputs: int) -> None:
+    """Orthonormalising at the landmarks is orthonormalising at the points; fewer points than modes keep as many."""
+    x = {"grid": grid(20, 20), "part of a grid": grid(20, 20)[::3], "few": grid(20, 20)[:4]}.get(points)
+    x = torch.rand(300, 2, generator=torch.Generator().manual_seed(0)) if x is None else x
+    whole = grid(20, 20) if points != "scattered" else x
+    landmarks = choose_landmarks(whole, 100, grid_shape=None if points == "scattered" else (20, 20))
+    r, c = landmarks.points.double().unbind(1)
+    waves = torch.stack([torch.cos(a * r + b * c) for a in (0, 2, 4) for b in (1, 3)], 1)
+    values = torch.stack([waves, waves.roll(1, 1)][:outputs], 1).flatten(0, 1)
+    found = landmarks.interpolated_modes(values, x.double())
+    at_points = landmarks.interpolate(values.reshape(landmarks.count, -1), x.double()).reshape(-1, 6)
+    torch.testing.assert_close(found, orthonormal_columns(at_points), rtol=0, atol=1e-9)
+    in_single = landmarks.interpolated_modes(values, x)
+    assert in_single.dtype == torch.float32
+    torch.testing.assert_close(in_single.double(), found, rtol=0, atol=1e-4)
 
 
 def test_weights_are_computed_once_for_the_same_points(monkeypatch: pytest.MonkeyPatch) -> None:
     made = []
-    for name in ("grid_interpolator", "scattered_interpolator"):
+    for name in ("GridInterpolator", "ScatteredInterpolator"):
         original = getattr(landmarks_module, name)
         monkeypatch.setattr(landmarks_module, name, lambda *a, make=original: made.append(1) or make(*a))
     x = grid(12, 12)
