@@ -108,7 +108,7 @@ class Refresher:
         metric = optimizer if self.cell["metric"] else None
         spectrum = self._landmarks.spectrum(network, self.cell["rank"], self._vectors, optimizer=metric)
         self._vectors = spectrum.eigenvectors
-        self.S.update(self._landmarks.extend(spectrum, self.data.train_x, network))
+        self.S.take(spectrum, self._landmarks, network, self.data.train_x)
         self.seconds += time.process_time() - started
 
 

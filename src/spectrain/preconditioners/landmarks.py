@@ -109,25 +109,30 @@ class Landmarks:
         """Leading `rank` eigenpairs of K/m, from scratch or in `WARM_PASSES` from `init`; the same on all ranks."""
         return ranks.same_spectrum(lambda: leading_modes(K, rank, init), self.shared)
 
-    def extend(self, spectrum: Spectrum, x: Any, network: nn.Module) -> Spectrum:
-        """The same modes with eigenvectors at the points x, orthonormal in the order of the modes."""
+    def extend(self, spectrum: Spectrum, x: Any, network: nn.Module, dtype: torch.dtype = torch.float64) -> Spectrum:
+        """The same modes with eigenvectors at the points x, orthonormal in the order of the modes.
+
+        Many points are interpolated faster in float32, the eigenvectors' `dtype` then.
+        """
         if self.extension == "exact":
             return spectrum
         if self.extension == "interpolate":
-            return replace(spectrum, eigenvectors=self.interpolated_modes(spectrum.eigenvectors, x))
+            return replace(spectrum, eigenvectors=self.interpolated_modes(spectrum.eigenvectors, x, dtype))
         spectrum = resolved_modes(spectrum)
         values = self.nystrom(network, x, spectrum.eigenvectors / (spectrum.n * spectrum.eigenvalues))
         return replace(spectrum, eigenvectors=orthonormal_columns(values))
 
-    def interpolated_modes(self, values: Float[Tensor, "mE k"], x: Tensor) -> Float[Tensor, "nE q"]:
-        """k functions from the landmarks to the points x, orthonormal there in their order; in float32 where x is."""
+    def interpolated_modes(
+        self, values: Float[Tensor, "mE k"], x: Tensor, dtype: torch.dtype = torch.float64
+    ) -> Float[Tensor, "nE q"]:
+        """k functions from the landmarks to the points x, orthonormal there in their order."""
         W = self._interpolator(x)
         gram = values.T @ (W.gram.to(values) @ values.reshape(self.count, -1)).reshape(values.shape)
 
         def at_points(values: Tensor) -> Tensor:
             return W(values.reshape(self.count, -1)).reshape(-1, values.shape[1])
 
-        return orthonormal_images(values, gram, at_points, torch.promote_types(x.dtype, torch.float32))
+        return orthonormal_images(values, gram, at_points, dtype)
 
     def interpolate(self, values: Float[Tensor, "m q"], x: Tensor) -> Float[Tensor, "n q"]:
         """q functions from the landmarks to the points x."""

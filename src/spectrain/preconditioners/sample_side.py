@@ -106,14 +106,16 @@ class SamplePreconditioner(Preconditioner):
         C, marks = self._C, guest.fingerprint(network)
         if C is None or marks != self._fingerprint:
             C = output_count(network, x)
-        self.update(self._extended(spectrum, landmarks, network, x), dtype=dtype)
+        self.update(self._extended(spectrum, landmarks, network, x, dtype), dtype=dtype)
         self._C, self._fingerprint = C, marks
         self.watch.forget_network()
         self.watch.refreshed(network)
 
-    def _extended(self, spectrum: Spectrum, landmarks: Landmarks, network: nn.Module, x: Any) -> list[Spectrum]:
+    def _extended(
+        self, spectrum: Spectrum, landmarks: Landmarks, network: nn.Module, x: Any, dtype: torch.dtype
+    ) -> list[Spectrum]:
         if self.outputs == "trace":
-            return [landmarks.extend(spectrum, x, network)]
+            return [landmarks.extend(spectrum, x, network, dtype)]
         before = self._own[1] if self._own is not None and self._own[0] == landmarks.moments else []
         rank = spectrum.rank
         init = [one.eigenvectors for one in before] if before and all(one.rank >= rank for one in before) else None

@@ -147,10 +147,10 @@ def test_interpolated_modes_are_gram_schmidt_of_what_is_interpolated(points: str
     r, c = landmarks.points.double().unbind(1)
     waves = torch.stack([torch.cos(a * r + b * c) for a in (0, 2, 4) for b in (1, 3)], 1)
     values = torch.stack([waves, waves.roll(1, 1)][:outputs], 1).flatten(0, 1)
-    found = landmarks.interpolated_modes(values, x.double())
-    at_points = landmarks.interpolate(values.reshape(landmarks.count, -1), x.double()).reshape(-1, 6)
+    found = landmarks.interpolated_modes(values, x)
+    at_points = landmarks.interpolate(values.reshape(landmarks.count, -1), x).reshape(-1, 6)
     torch.testing.assert_close(found, orthonormal_columns(at_points), rtol=0, atol=1e-9)
-    in_single = landmarks.interpolated_modes(values, x)
+    in_single = landmarks.interpolated_modes(values, x, torch.float32)
     assert in_single.dtype == torch.float32
     torch.testing.assert_close(in_single.double(), found, rtol=0, atol=1e-4)
 
