@@ -89,8 +89,9 @@ def words(choice: str) -> list[str]:
 def test_every_choice_is_accepted(choice: str) -> None:
     cfg = accepted(*words(choice))
     if not choice.startswith(("experiment/", "debug/")):
+        group = choice.split("/")[0]
         own = yaml.safe_load((CONF / f"{choice}.yaml").read_text())
-        missing = set(own) - {"defaults"} - set(cfg[choice.split("/")[0]])
+        missing = set(own.get(group, own)) - {"defaults"} - set(cfg[group])
         assert not missing, f"{choice} is not where the program looks for it"
 
 
@@ -242,6 +243,16 @@ def test_maps(choice: str) -> None:
 def test_preconditioners(choice: str) -> None:
     made = build.build(accepted(f"preconditioner={choice}"), "preconditioner")
     assert (made is None) == (choice == "none")
+
+
+def test_the_parameter_side_takes_fewer_modes_and_landmarks_where_none_are_given() -> None:
+    def spectrum(*words: str) -> tuple[int, int]:
+        cfg = accepted(*words)
+        return cfg.spectrum.rank, cfg.callbacks.spectrum.subset_size
+
+    assert spectrum() == spectrum("preconditioner=grid") == (128, 576)
+    assert spectrum("preconditioner=parameter", "optimizer=sgd") == (64, 256)
+    assert spectrum("spectrum.rank=32", "preconditioner=parameter", "optimizer=sgd") == (32, 256)
 
 
 def test_power_has_the_exponent_that_suits_the_preconditioner() -> None:

@@ -42,12 +42,13 @@ BASES: dict[str, tuple[Any, float | None, bool]] = {
     "lbfgs": (lambda p, lr: torch.optim.LBFGS(p, lr, max_iter=5, line_search_fn="strong_wolfe"), 1.0, False),
 }
 RATE_OF_AGES = 0.25  # of 1/lambda_max, at which the parameter side lasts long enough to be measured
+LANDMARKS = {"sample": 576, "parameter": 256}  # as in conf
 SIDES = {"none": None, "sample": SamplePreconditioner, "parameter": ParameterPreconditioner}
 
 
 def overhead(seed: int, rank: int) -> None:
     """CPU seconds of a step with P_u over one without, for each dtype of U; and of a refresh over a plain step."""
-    for dtype in (None, "bfloat16"):
+    for dtype, landmarks in ((None, 256), (None, 576), ("bfloat16", 256)):
         torch.manual_seed(seed)
         data = ImageDataModule(None, 128, batch_size=4096)
         network = mlp(2, 1, width=512, depth=3)
@@ -56,10 +57,10 @@ def overhead(seed: int, rank: int) -> None:
         P = ParameterPreconditioner(spectral_maps.power(0.5), dtype)
         optimizer = P.wrap(base)
         begun = time.process_time()
-        P.refresh(network, data.train_x, rank=rank + 1, subset_size=576, grid_shape=data.grid_shape)
+        P.refresh(network, data.train_x, rank=rank + 1, subset_size=landmarks, grid_shape=data.grid_shape)
         cold = time.process_time() - begun
         begun = time.process_time()
-        P.refresh(network, data.train_x, rank=rank + 1, subset_size=576, grid_shape=data.grid_shape)
+        P.refresh(network, data.train_x, rank=rank + 1, subset_size=landmarks, grid_shape=data.grid_shape)
         warm = time.process_time() - begun
         batches, spent = iter(data.train_dataloader()), {False: 0.0, True: 0.0}
         for step in range(120):
@@ -74,7 +75,7 @@ def overhead(seed: int, rank: int) -> None:
         plain = spent[False] / 50
         print(
             f"k = {rank}, U {dtype or 'float32'} ({P.nbytes / 2**20:.0f} MiB): a step takes "
-            f"{spent[True] / spent[False]:.3f} of a plain one ({plain:.3f} s); a refresh on 576 landmarks "
+            f"{spent[True] / spent[False]:.3f} of a plain one ({plain:.3f} s); a refresh on {landmarks} landmarks "
             f"{warm / plain:.1f} plain steps ({cold / plain:.1f} the first)",
             flush=True,
         )
@@ -110,7 +111,7 @@ def run(base: str, side: str, rate: float | None, seconds: float, seed: int) -> 
             started = time.process_time()
             if preconditioner is not None:
                 try:
-                    preconditioner.refresh(network, x, rank=64, subset_size=576, grid_shape=data.grid_shape)
+                    preconditioner.refresh(network, x, rank=64, subset_size=LANDMARKS[side], grid_shape=data.grid_shape)
                 except InputError:  # it has diverged
                     return float("nan"), step, refreshing / seconds
             if rate is None and (preconditioner is not None or step == 0):
@@ -161,7 +162,7 @@ def ages(seed: int) -> None:
             network = mlp(2, 1, width=width, depth=3)
             center_output(network, data.target_mean)
             preconditioner = SIDES[side](spectral_maps.power(0.5))
-            preconditioner.refresh(network, x, rank=64, subset_size=576, grid_shape=data.grid_shape)
+            preconditioner.refresh(network, x, rank=64, subset_size=LANDMARKS[side], grid_shape=data.grid_shape)
             rows = torch.randperm(len(x))[:POINTS]
 
             loss = partial(mse_loss, target=y[rows])

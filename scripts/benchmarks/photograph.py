@@ -41,6 +41,7 @@ COMMON: dict[str, Any] = {
     "size": 64, "model": "mlp", "width": 256, "batch_size": None, "steps": 300, "rates": [0.005, 0.01], "level": 30.0,
     "frequency": 10, "warmup": 10, "rank": 128, "landmarks": 576, "every": 20, "alpha": 0.7, "metric": False,
     "tail": 0.0, "short": [], "lengths": [1.0], "batch_sizes": None, "lbfgs": False,
+    "batches": "random",
 }  # fmt: skip
 TASKS: dict[str, dict[str, Any]] = {
     "64": {"frequency": 2, "alpha": 1.0, "metric": True, "tail": 0.5, "rates": [0.01, 0.02], "short": [0.45]},
@@ -76,7 +77,12 @@ def build(cell: dict[str, Any]) -> tuple[ImageDataModule, nn.Module, torch.optim
     """Data, network, optimizer and schedule of a cell; deterministic in its seed."""
     torch.manual_seed(cell["seed"])
     data = ImageDataModule(
-        cell["image"], cell["size"], grayscale=True, batch_size=cell["batch_size"], seed=cell["seed"]
+        cell["image"],
+        cell["size"],
+        grayscale=True,
+        batch_size=cell["batch_size"],
+        batches=cell["batches"],
+        seed=cell["seed"],
     )
     network = MODELS[cell["model"]](cell["width"], cell["parameterization"])
     center_output(network, data.target_mean)

@@ -8,6 +8,8 @@ import pytest
 import torch
 from program import call, load, resume, train
 
+from spectrain.errors import SpectrainWarning
+
 # Gauss-Newton takes no preconditioner.
 FILES = {path.stem for path in (Path(__file__).parents[2] / "conf" / "optimizer").glob("*.yaml")} - {"gauss_newton"}
 
@@ -25,9 +27,10 @@ def test_every_optimizer_runs_on_both_sides(tmp_path: Path, optimizer: str, side
 
 
 def test_gauss_newton_fits_a_colour_picture(tmp_path: Path) -> None:
-    """Three outputs, whose kernel is the full one."""
+    """Three outputs, whose kernel is the full one; a schedule that somebody chose is not left out in silence."""
     words = ("optimizer=gauss_newton", "preconditioner=none", "model=fourier", "data.path=skimage:astronaut")
-    assert train(tmp_path / "run", *words, "model.width=64")["psnr"] > 100
+    with pytest.warns(SpectrainWarning, match="schedule has no effect"):
+        assert train(tmp_path / "run", *words, "model.width=64", "schedule=late_cosine")["psnr"] > 100
 
 
 @pytest.mark.parametrize("more", [[], ["optimizer=sgd", "optimizer.lr=auto", "data.batch_size=50"]])

@@ -22,7 +22,7 @@ from spectrain.errors import InputError, SpectrainWarning
 from spectrain.lightning import LeastSquaresModule, WholeCheckpoints, WideNetworkModule
 from spectrain.metrics import Quality
 from spectrain.models import center_output
-from spectrain.optim import GaussNewton
+from spectrain.optim import GaussNewton, constant, cosine
 from spectrain.preconditioners import GridPreconditioner
 
 # Keys beside a _target_ that this program reads itself.
@@ -122,6 +122,9 @@ def build_module(cfg: DictConfig, network: nn.Module, data: Any, config_yaml: st
                 "optimizer=gauss_newton solves a least-squares problem, and the loss of these data is another (classes "
                 "have cross-entropy); take another one, such as optimizer=soap."
             )
+        plain = schedule is None or get_object(cfg.schedule["_target_"]) in (constant, cosine)
+        if not plain or cfg.schedule.get("hold"):  # somebody's choice, and not what is there by default
+            _warn("schedule has no effect with optimizer=gauss_newton on data: a line search finds each step.")
         try_optimizer(cfg, network, optimizer, None)
         return LeastSquaresModule(network, optimizer, metrics=data.metrics(), config_yaml=config_yaml, hparams=hparams)
     if is_rate_automatic(cfg):  # the callback multiplies the rate with what it measures

@@ -152,7 +152,7 @@ def _check_batch_side(get: Get) -> None:
             "spectral_map=auto chooses among maps that count modes, which preconditioner=batch does not know; give a "
             "map, such as spectral_map=power, or take preconditioner=sample."
         )
-    several = {LBFGS: "the line search of optimizer=lbfgs", ESGD: "optimizer=esgd"}.get(get("optimizer._target_"))
+    several = "the line search of optimizer=lbfgs" if _is(get, LBFGS) else "optimizer=esgd" if _is(get, ESGD) else None
     if several is not None:
         _warn(
             f"preconditioner=batch is another S at each evaluation of the loss, which {several} takes for noise; "

@@ -43,6 +43,7 @@ def test_what_contradicts_each_other_is_refused(settings: dict[str, Any], said: 
         (BATCH | OPTIMIZER_METRIC, "spectrum.metric=optimizer has no effect with preconditioner=batch"),
         (LBFGS | SAMPLE | {"data.batch_size": 100}, "full batches"),
         (LBFGS | BATCH, "takes for noise"),
+        ({"optimizer._target_": "torch.optim.lbfgs.LBFGS"} | BATCH, "takes for noise"),
         (ESGD | BATCH, "optimizer=esgd takes for noise"),
     ],
 )
