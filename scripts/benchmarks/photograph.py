@@ -50,7 +50,7 @@ TASKS: dict[str, dict[str, Any]] = {
     "128-any-batch": {"size": 128, "width": 512, "batch_sizes": [1024, 4096], "landmarks": 1024, "level": 25.0,
                       "metric": True, "alpha": 0.8, "frequency": 5, "rates": [0.01], "short": [0.5]},
     "256": {"size": 256, "batch_size": 4096, "steps": 600, "landmarks": 1024, "level": 24.0, "metric": True,
-            "alpha": 0.8, "frequency": 5, "short": [0.5]},
+            "alpha": 1.0, "frequency": 5, "short": [0.5], "batches": "lattice"},
     "fourier": {"model": "fourier", "level": 40.0, "lbfgs": True, "steps": 150, "lengths": [0.4, 0.6, 1.0],
                 "frequency": 2, "metric": True, "landmarks": 1024, "rates": [0.005]},
     "siren": {"model": "siren", "rates": [0.0005, 0.001], "alpha": 0.5, "rank": 64, "level": 35.0, "steps": 150},

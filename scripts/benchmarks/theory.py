@@ -24,7 +24,7 @@ from torch import Tensor
 from spectrain import plots, spectral_maps
 from spectrain.kernels import empirical_ntk
 from spectrain.regression import ModifiedSpectrumKernel
-from spectrain.spectral_maps import custom, flatten, identity, power
+from spectrain.spectral_maps import SpectralMap, custom, flatten, identity, power
 from spectrain.spectrum import Spectrum
 from spectrain.spectrum.dynamics import predict_residual
 from spectrain.spectrum.frequencies import energy_per_frequency
@@ -154,38 +154,47 @@ def trained(
     return torch.stack(path)
 
 
-def residuals() -> None:
-    """How far a network's residual, mode by mode, is from (I - eta K S)^t r_0 with its own first K, against width.
+def deviation(width: int, g: SpectralMap, share: float, seed: int, size: float = 1.0) -> Tensor:
+    """[16]: how far a network's residual gets from (I - eta K S)^t r_0 with its own first K in 100 steps, per mode.
 
-    The target has the same part in each of the first 16 modes; a deviation is in units of that part, the largest over
-    steps 1..100: of the worst mode, mean and deviation over five seeds (and of the median mode).
+    The target has the part `size` in each of the first 16 modes; deviations are in units of that part.
     """
     modes, steps, x = 16, 100, circle(even_angles(64))
+    network = two_layer(2, width, seed)
+    spectrum = Spectrum.from_kernel(empirical_ntk(network, x).detach())
+    V = spectrum.eigenvectors[:, :modes]
+    y = size * V.sum(1)
+    S, g_max = first_modes(network, x, g)
+    eta = share / g_max
+    theory = predict_residual(spectrum, -y, g, eta, list(range(steps + 1)))
+    with torch.no_grad():
+        shifted = network(x) + y[:, None]
+    path = islice(descend(network, x, shifted, S, lambda _: eta), steps + 1)  # type: ignore[misc]
+    parts = torch.stack([r[:, 0] for _, r in path]) - theory
+    return (parts @ V).abs().amax(0) / size
+
+
+def of_seeds(width: int, g: SpectralMap, share: float, size: float = 1.0) -> tuple[float, str]:
+    """Of the worst mode, mean and deviation over five seeds (and of the median mode)."""
+    found = torch.stack([deviation(width, g, share, seed, size) for seed in range(5)])
+    worst, median = found.amax(1), found.median(1).values
+    mean = float(worst.mean())
+    return mean, f"{mean:.4f} +- {float(worst.std()):.4f} ({float(median.mean()):.4f})"
+
+
+def residuals() -> None:
+    """`deviation` against width, and at the largest width for smaller targets and shorter steps."""
     widths = (256, 1024, 4096, 16384)
     cases = {"S = I": (identity(), 0.5), "power(.5, 15)": (power(0.5, 15), 0.5), "flatten(15)": (flatten(15), 0.1)}
-    mean = np.zeros((len(cases), len(widths)))
+    found = [[of_seeds(width, *case) for case in cases.values()] for width in widths]
     print(f"| width | {' | '.join(cases)} |\n|---|---|---|---|")
-    for j, width in enumerate(widths):
-        cells = []
-        for i, (g, share) in enumerate(cases.values()):
-            worst = []
-            for seed in range(5):
-                network = two_layer(2, width, seed)
-                spectrum = Spectrum.from_kernel(empirical_ntk(network, x).detach())
-                y = spectrum.eigenvectors[:, :modes].sum(1)
-                S, g_max = first_modes(network, x, g)
-                eta = share / g_max
-                theory = predict_residual(spectrum, -y, g, eta, list(range(steps + 1)))
-                with torch.no_grad():
-                    shifted = network(x) + y[:, None]
-                path = islice(descend(network, x, shifted, S, lambda _, eta=eta: eta), steps + 1)  # type: ignore[misc]
-                parts = torch.stack([r[:, 0] for _, r in path]) - theory
-                per_mode = (parts @ spectrum.eigenvectors[:, :modes]).abs().amax(0)  # over the steps
-                worst.append((float(per_mode.max()), float(per_mode.median())))
-            mean[i, j] = np.mean([w for w, _ in worst])
-            spread, median = np.std([w for w, _ in worst], ddof=1), np.mean([m for _, m in worst])
-            cells.append(f"{mean[i, j]:.4f} +- {spread:.4f} ({median:.4f})")
-        print(f"| {width:,} | {' | '.join(cells)} |", flush=True)
+    for width, row in zip(widths, found, strict=True):
+        print(f"| {width:,} | {' | '.join(text for _, text in row)} |")
+    others = {"half the target": (1, 0.5), "a quarter of it": (1, 0.25), "a quarter of the step": (0.25, 1)}
+    for name, (step, size) in others.items():
+        row = [of_seeds(widths[-1], g, step * share, size) for g, share in cases.values()]
+        print(f"| {widths[-1]:,}, {name} | {' | '.join(text for _, text in row)} |", flush=True)
+    mean = np.array([[value for value, _ in row] for row in found]).T
     save(plots.rate_figure(np.array(widths), mean, list(cases), "width", "largest deviation per mode"), "residuals")
 
 

@@ -1,7 +1,7 @@
 """Functions known at landmarks, at other points: weights W [n, m] that depend on the points alone, computed once.
 
-An interpolator is called with values [m, q] and gives ``W values``; its `gram` is ``W^T W``, the inner products of
-functions at the points from their values at the landmarks, in float64.
+An interpolator is called with values [m, q] and gives ``W values``; `gram_times` gives ``W^T W values`` without the n
+points, and with it the inner products of functions there.
 
 Shapes: m landmarks, n points, d input dims, q functions, s neighbours.
 """
@@ -52,16 +52,18 @@ class GridInterpolator:
         on_grid = (self._columns.to(values) @ pictures).flatten(0, 1)
         return on_grid if self._whole else on_grid[self._place]
 
+    def gram_times(self, values: Float[Tensor, "m q"]) -> Float[Tensor, "m q"]:
+        """``sum_p (w_r w_r^T) (x) (w_c w_c^T) values`` over the points p = (r, c): row by row of the finer grid."""
+        by_row = self._rows.to(values) @ values.reshape(self._rows.shape[1], -1)
+        across = self._across.to(values) @ by_row.reshape(len(self._rows), self._columns.shape[1], -1)
+        return (self._rows.T.to(values) @ across.flatten(1)).reshape(values.shape)
+
     @cached_property
-    def gram(self) -> Float[Tensor, "m m"]:
-        """``sum_p (w_r w_r^T) (x) (w_c w_c^T)`` over the points p = (r, c): row by row of the finer grid."""
-        R, C = len(self._rows), len(self._columns)
-        count = torch.bincount(self._place, minlength=R * C).reshape(R, C).to(self._columns)
-        along = torch.einsum("Rr,Rs->Rrs", self._rows, self._rows).flatten(1)
-        across = (self._columns.T * count[:, None, :]) @ self._columns
-        by_pair = along.T @ across.flatten(1)
-        r, c = self._rows.shape[1], self._columns.shape[1]
-        return by_pair.reshape(r, r, c, c).transpose(1, 2).reshape(r * c, r * c)
+    def _across(self) -> Float[Tensor, "rows c c"]:
+        """``sum_c w_c w_c^T`` over the points of each row of the finer grid, some of which may lack or come twice."""
+        rows, columns = len(self._rows), len(self._columns)
+        count = torch.bincount(self._place, minlength=rows * columns).reshape(rows, 1, columns)
+        return (self._columns.T * count) @ self._columns
 
 
 def _spline_weights(nodes: Tensor, at: Tensor) -> Tensor:
@@ -95,13 +97,16 @@ class ScatteredInterpolator:
         weights = self._weights.to(values)
         return embedding_bag(self._index, values.contiguous(), per_sample_weights=weights, mode="sum")
 
+    def gram_times(self, values: Float[Tensor, "m q"]) -> Float[Tensor, "m q"]:
+        """``W^T W values``, where landmarks without a point in common do not meet."""
+        return torch.from_numpy(self._gram @ values.double().cpu().numpy()).to(values)
+
     @cached_property
-    def gram(self) -> Float[Tensor, "m m"]:
-        """``W^T W``, a sparse product."""
+    def _gram(self) -> csr_array:
         n, s = self._index.shape
         index, starts = self._index.cpu().numpy().ravel(), np.arange(0, n * s + 1, s)
         W = csr_array((self._weights.cpu().numpy().ravel(), index, starts), shape=(n, self._m))
-        return torch.from_numpy((W.T @ W).toarray()).to(self._weights.device)
+        return (W.T @ W).tocsr()
 
 
 def _local_weights(centers: Float[Tensor, "n s d"], x: Float[Tensor, "n d"]) -> Float[Tensor, "n s"]:

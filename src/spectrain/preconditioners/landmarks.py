@@ -127,7 +127,7 @@ class Landmarks:
     ) -> Float[Tensor, "nE q"]:
         """k functions from the landmarks to the points x, orthonormal there in their order."""
         W = self._interpolator(x)
-        gram = values.T @ (W.gram.to(values) @ values.reshape(self.count, -1)).reshape(values.shape)
+        gram = values.T @ W.gram_times(values.reshape(self.count, -1)).reshape(values.shape)
 
         def at_points(values: Tensor) -> Tensor:
             return W(values.reshape(self.count, -1)).reshape(-1, values.shape[1])
