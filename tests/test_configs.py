@@ -245,14 +245,14 @@ def test_preconditioners(choice: str) -> None:
     assert (made is None) == (choice == "none")
 
 
-def test_the_parameter_side_takes_fewer_modes_and_landmarks_where_none_are_given() -> None:
-    def spectrum(*words: str) -> tuple[int, int]:
+def test_the_parameter_side_takes_fewer_modes_landmarks_and_refreshes_where_none_are_given() -> None:
+    def spectrum(*words: str) -> tuple[int, int, int]:
         cfg = accepted(*words)
-        return cfg.spectrum.rank, cfg.callbacks.spectrum.subset_size
+        return cfg.spectrum.rank, cfg.callbacks.spectrum.subset_size, cfg.callbacks.spectrum.every_n_steps
 
-    assert spectrum() == spectrum("preconditioner=grid") == (128, 576)
-    assert spectrum("preconditioner=parameter", "optimizer=sgd") == (64, 256)
-    assert spectrum("spectrum.rank=32", "preconditioner=parameter", "optimizer=sgd") == (32, 256)
+    assert spectrum() == spectrum("preconditioner=grid") == (128, 576, 20)
+    assert spectrum("preconditioner=parameter", "optimizer=sgd") == (64, 256, 40)
+    assert spectrum("spectrum.rank=32", "preconditioner=parameter", "optimizer=sgd") == (32, 256, 40)
 
 
 def test_power_has_the_exponent_that_suits_the_preconditioner() -> None:

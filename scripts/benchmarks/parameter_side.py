@@ -20,7 +20,6 @@ from pytorch_optimizer import SOAP
 from torch.nn.functional import mse_loss
 
 from spectrain import (
-    InputError,
     ParameterPreconditioner,
     SamplePreconditioner,
     largest_preconditioned_eigenvalue,
@@ -42,7 +41,7 @@ BASES: dict[str, tuple[Any, float | None, bool]] = {
     "lbfgs": (lambda p, lr: torch.optim.LBFGS(p, lr, max_iter=5, line_search_fn="strong_wolfe"), 1.0, False),
 }
 RATE_OF_AGES = 0.25  # of 1/lambda_max, at which the parameter side lasts long enough to be measured
-LANDMARKS = {"sample": 576, "parameter": 256}  # as in conf
+LANDMARKS, EVERY = {"sample": 576, "parameter": 256}, {"none": 20, "sample": 20, "parameter": 40}  # as in conf
 SIDES = {"none": None, "sample": SamplePreconditioner, "parameter": ParameterPreconditioner}
 
 
@@ -107,13 +106,12 @@ def run(base: str, side: str, rate: float | None, seconds: float, seed: int) -> 
     rows, vector = torch.randperm(len(x))[:POINTS], None  # as spectrain.lightning.AutomaticRate
     step, refreshing, factor, begun = 0, 0.0, 1.0, time.process_time()
     while (spent := time.process_time() - begun) < seconds:
-        if step in (5, 10) or step % 20 == 0:
+        if step in (5, 10, 20) or step % EVERY[side] == 0:
             started = time.process_time()
+            if not all(bool(p.isfinite().all()) for p in network.parameters()):  # it has diverged
+                return float("nan"), step, refreshing / seconds
             if preconditioner is not None:
-                try:
-                    preconditioner.refresh(network, x, rank=64, subset_size=LANDMARKS[side], grid_shape=data.grid_shape)
-                except InputError:  # it has diverged
-                    return float("nan"), step, refreshing / seconds
+                preconditioner.refresh(network, x, rank=64, subset_size=LANDMARKS[side], grid_shape=data.grid_shape)
             if rate is None and (preconditioner is not None or step == 0):
                 factor, vector = measure_rate(
                     network,
