@@ -68,10 +68,9 @@ class Side:
         if not self._single:
             take(self.factors(rows))
             return
-        single, self._single = self._single, frozenset()  # out of memory, the block begins again, without parts
         x, plan = self._network.inputs(self._x), self._look.plan
         try:
-            in_parts(self._network, x, plan, single, take)
+            in_parts(self._network, x, plan, self._single, take)
         except FloatingPointError:
             raise not_finite(self._network, x) from None
         take(jacobian_factors(self._network, x, plan))
@@ -133,20 +132,33 @@ class Split:
     single: frozenset[Names] = frozenset()  # the layers of a kernel in one block that take outputs one by one
 
 
+def smallest(look: Look) -> int:
+    """The bytes that a pair of points needs."""
+    return 2 * max(1, look.costs.factors) + look.costs.graph
+
+
 def split(
-    look: Look, n: int, m: int, symmetric: bool, budget: int, block_bytes_per_pair: int, first: int | None = None
+    look: Look,
+    n: int,
+    m: int,
+    symmetric: bool,
+    budget: int,
+    block_bytes_per_pair: int,
+    first: int | None = None,
+    parts: bool = True,
 ) -> Split:
     """Blocks that keep factors, a pass and the workspace within the budget; first: as for `compute`.
 
-    `block_bytes_per_pair` is what a block of K itself needs per pair of points where it is not written in place.
+    `block_bytes_per_pair` is what a block of K itself needs per pair of points where it is not written in place;
+    `parts` allows the one block of a kernel in parts.
     """
     per_point = max(1, look.costs.factors)
-    if 2 * per_point + look.costs.graph > budget:
-        need = (2 * per_point + look.costs.graph) / 2**10
+    if smallest(look) > budget:
+        need = smallest(look) / 2**10
         raise InputError(f"memory_budget is too small: a pair of points of this network needs about {need:.0f} KiB.")
     points = int(_KEPT * budget) // per_point
     pass_bytes, workspace = int(_PASS * budget), int(_WORK * budget)
-    if symmetric and first in (None, n) and not block_bytes_per_pair:
+    if parts and symmetric and first in (None, n) and not block_bytes_per_pair:
         single = one_by_one(look, n, (_KEPT + _PASS) * budget)
         if single:
             return Split(n, n, pass_bytes, workspace, single)

@@ -91,10 +91,10 @@ def capture(network: Network, x: Inputs, plan: Plan) -> Factors:
     return assemble(uses, output_gradients(f, uses, plan), f.shape[0], plan)
 
 
-def planned(network: Network, x: Inputs, plan: Plan) -> tuple[Float[Tensor, "n C"], list[Use]]:
-    """`record`, of outputs that are finite and uses that are those of the plan."""
+def planned(network: Network, x: Inputs, plan: Plan, *, finite: bool = True) -> tuple[Float[Tensor, "n C"], list[Use]]:
+    """`record`, of uses that are those of the plan and of outputs that are `finite`."""
     f, uses = record(network, x, plan.rest)
-    if not bool(torch.isfinite(f.detach()).all()):
+    if finite and not bool(torch.isfinite(f.detach()).all()):
         raise FloatingPointError
     if tuple(use.names for use in uses) != plan.uses:
         # The path through the network depends on the data: no plan holds for all points.

@@ -1,4 +1,4 @@
-"""A layer's outputs whose gradients are multiples of one another, unit by unit: one product of matrices serves them all.
+"""A layer's outputs whose gradients are multiples of one another, unit by unit: one product of matrices for them all.
 
 Legend: n points, C outputs, T positions, o outputs of a layer.
 Where a layer z is followed by an elementwise function, a sum over positions if there are several, and a linear readout,

@@ -10,10 +10,10 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spectrain.errors import InputError
 from spectrain.kernels.gram import Pair, add_gram, mirror
 from spectrain.kernels.progress import Progress
 
+_LEAST = 8  # then it is not the workspace that is too large
 Pairs = Callable[[Callable[[Pair], None]], None]  # calls what it is given with every pair of a block
 
 
@@ -48,7 +48,7 @@ class Sink:
 
 
 def _fill(block: Float[Tensor, "nE mE"], pairs: Pairs, E: int, progress: Progress) -> None:
-    """block = sum of the pairs' Gram matrices; out of memory halves the workspace and starts the block again."""
+    """block = sum of the pairs' Gram matrices; out of memory, it starts again in half of the workspace, a few times."""
     shrink = 1
 
     def add(pair: Pair) -> None:
@@ -60,11 +60,9 @@ def _fill(block: Float[Tensor, "nE mE"], pairs: Pairs, E: int, progress: Progres
             block.zero_()
             pairs(add)
             return
-        except torch.OutOfMemoryError as error:
-            if shrink > 2**12:
-                raise InputError(
-                    "The device has no memory left to multiply in. Lower memory_budget, or use out= on the CPU."
-                ) from error
+        except torch.OutOfMemoryError:
+            if shrink == _LEAST:
+                raise
             shrink *= 2
             if block.device.type == "cuda":
                 torch.cuda.empty_cache()

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from spectrain.errors import InputError
-from spectrain.kernels import blocks, empirical_ntk
+from spectrain.kernels import blocks, empirical_ntk, sinks
 from spectrain.kernels.capture import Factors
 from spectrain.kernels.factors import Outer
 from spectrain.kernels.gram import Pair, add_gram, mirror
@@ -110,43 +110,49 @@ def test_layers_whose_outputs_share_work_stay_together() -> None:
             assert not {names for names in one_by_one(seen, len(x), torch.inf) if "0.weight" in names}
 
 
+def only_in_parts() -> tuple[nn.Module, torch.Tensor, int]:
+    """A network, points, and a budget that holds the factors of all of them with one output, not with 40."""
+    module, x = Pooled(lambda h: h.tanh().sum(1), outputs=40).double(), normal(20, 3, 4)
+    network = Network(module)
+    with undisturbed(network):
+        return module, x, 2 * len(x) * look(network, x, "trace", frozenset(), strict=True).costs.factors - 1
+
+
 @pytest.mark.parametrize("fails", ["pass", "product"])
-def test_out_of_memory_begins_again_without_parts(fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    module, x, _ = build("transformer")
-    want, calls = empirical_ntk(module, x), []
+def test_out_of_memory_in_parts_goes_on_in_blocks_of_fewer_points(fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (module, x, budget), real, tried, captured = only_in_parts(), blocks.capture, [], []
+    want = empirical_ntk(module, x)
+
+    def fail(*args: object) -> None:
+        tried.append(1)
+        raise torch.OutOfMemoryError
 
     def tight(*args: object) -> None:
-        *rest, take = args
+        in_parts(*args[:-1], fail)
 
-        def taken(part: Factors) -> None:
-            calls.append(len(part))
-            if len(calls) >= 2:
-                raise torch.OutOfMemoryError
-            take(part)
+    def add(K: torch.Tensor, pair: Pair, E: int) -> None:
+        (fail if pair.left.n == len(x) else add_gram)(K, pair, E)
 
-        in_parts(*rest, taken)
+    place = (blocks, "in_parts", tight) if fails == "pass" else (sinks, "add_gram", add)
+    monkeypatch.setattr(*place)
+    monkeypatch.setattr(blocks, "capture", lambda *args: (captured.append(len(args[1])), real(*args))[1])
+    assert relative_error(empirical_ntk(module, x, memory_budget=budget), want) < 1e-12
+    assert tried
+    assert 1 <= max(captured) < len(x)
 
-    if fails == "pass":
-        monkeypatch.setattr(blocks, "in_parts", tight)
-    else:
-        from spectrain.kernels import sinks
 
-        def add(*args: object) -> None:
-            calls.append(1)
-            if len(calls) == 5:
-                raise torch.OutOfMemoryError
-            add_gram(*args)
+def test_no_memory_at_all_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object) -> None:
+        raise torch.OutOfMemoryError
 
-        monkeypatch.setattr(sinks, "add_gram", add)
-    assert relative_error(empirical_ntk(module, x), want) < 1e-12
-    assert len(calls) >= 2
+    monkeypatch.setattr(sinks, "add_gram", fail)
+    with pytest.raises(InputError, match="no memory left"):
+        empirical_ntk(*build("mlp")[:2])
 
 
 def test_points_whose_factors_do_not_fit_are_one_block_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    module, x = Pooled(lambda h: h.tanh().sum(1), outputs=40).double(), normal(20, 3, 4)
-    want, network = empirical_ntk(module, x), Network(module)
-    with undisturbed(network):
-        budget = 2 * len(x) * look(network, x, "trace", frozenset(), strict=True).costs.factors - 1
+    module, x, budget = only_in_parts()
+    want = empirical_ntk(module, x)
     monkeypatch.setattr(blocks, "capture", None)
     assert relative_error(empirical_ntk(module, x, memory_budget=budget), want) < 1e-12
     with pytest.raises(TypeError):
