@@ -3,7 +3,7 @@
 Legend: n, m points; C outputs, E = C for the full kernel and 1 otherwise. K is held as a matrix [n E, m E].
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
 from copy import copy
 from dataclasses import dataclass
 from functools import partial
@@ -63,18 +63,17 @@ class Side:
             self._kept = other if other is not None and other[0] == rows else (rows, self._collect(rows))
         return self._kept[1]
 
-    def parts(self, rows: slice) -> Iterator[Factors]:
-        """The factors of a block, or those of all points in parts."""
+    def parts(self, rows: slice, take: Callable[[Factors], None]) -> None:
+        """`take` gets the factors of a block, or those of all points in parts."""
         if not self._single:
-            yield self.factors(rows)
+            take(self.factors(rows))
             return
-        single, self._single = self._single, frozenset()  # out of memory, the block begins again, without parts
         x, plan = self._network.inputs(self._x), self._look.plan
         try:
-            yield from in_parts(self._network, x, plan, single)
+            in_parts(self._network, x, plan, self._single, take)
         except FloatingPointError:
             raise not_finite(self._network, x) from None
-        yield jacobian_factors(self._network, x, plan)
+        take(jacobian_factors(self._network, x, plan))
         self._progress.add(pass_work(self._look, self.n))
 
     def _collect(self, rows: slice) -> Factors:
@@ -133,20 +132,33 @@ class Split:
     single: frozenset[Names] = frozenset()  # the layers of a kernel in one block that take outputs one by one
 
 
+def smallest(look: Look) -> int:
+    """The bytes that a pair of points needs."""
+    return 2 * max(1, look.costs.factors) + look.costs.graph
+
+
 def split(
-    look: Look, n: int, m: int, symmetric: bool, budget: int, block_bytes_per_pair: int, first: int | None = None
+    look: Look,
+    n: int,
+    m: int,
+    symmetric: bool,
+    budget: int,
+    block_bytes_per_pair: int,
+    first: int | None = None,
+    parts: bool = True,
 ) -> Split:
     """Blocks that keep factors, a pass and the workspace within the budget; first: as for `compute`.
 
-    `block_bytes_per_pair` is what a block of K itself needs per pair of points where it is not written in place.
+    `block_bytes_per_pair` is what a block of K itself needs per pair of points where it is not written in place;
+    `parts` allows the one block of a kernel in parts.
     """
     per_point = max(1, look.costs.factors)
-    if 2 * per_point + look.costs.graph > budget:
-        need = (2 * per_point + look.costs.graph) / 2**10
+    if smallest(look) > budget:
+        need = smallest(look) / 2**10
         raise InputError(f"memory_budget is too small: a pair of points of this network needs about {need:.0f} KiB.")
     points = int(_KEPT * budget) // per_point
     pass_bytes, workspace = int(_PASS * budget), int(_WORK * budget)
-    if symmetric and first in (None, n) and not block_bytes_per_pair:
+    if parts and symmetric and first in (None, n) and not block_bytes_per_pair:
         single = one_by_one(look, n, (_KEPT + _PASS) * budget)
         if single:
             return Split(n, n, pass_bytes, workspace, single)
@@ -189,11 +201,20 @@ def compute(
         columns.reverse()  # so that the next row of blocks begins with the factors that are at hand
 
 
-def _pairs(left: Side, right: Side | None, i: slice, j: slice, workspace: int, key: str) -> Iterator[Pair]:
-    """Both sides' factors of every layer, or of one parameter; right=None is the left side, on the diagonal."""
-    parts = left.parts(i) if right is None else [left.factors(i)]
-    for one in parts:
-        two = one if right is None else right.factors(j)
+def _pairs(
+    left: Side, right: Side | None, i: slice, j: slice, workspace: int, key: str, add: Callable[[Pair], None]
+) -> None:
+    """`add` gets both sides' factors of every layer, or of one parameter.
+
+    right=None is the left side, on the diagonal.
+    """
+
+    def take(one: Factors, two: Factors) -> None:
         for names in one:  # in the order of the network, so that sums come out the same in every process
             if names in two and key in ("", names[0]):
-                yield Pair(one[names], two[names], right is None, workspace)
+                add(Pair(one[names], two[names], right is None, workspace))
+
+    if right is None:
+        left.parts(i, lambda part: take(part, part))
+    else:
+        take(left.factors(i), right.factors(j))

@@ -3,8 +3,10 @@
 Legend: n points, C outputs, T positions, d inputs and o outputs of a layer.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from jaxtyping import Float
@@ -89,10 +91,10 @@ def capture(network: Network, x: Inputs, plan: Plan) -> Factors:
     return assemble(uses, output_gradients(f, uses, plan), f.shape[0], plan)
 
 
-def planned(network: Network, x: Inputs, plan: Plan) -> tuple[Float[Tensor, "n C"], list[Use]]:
-    """`record`, of outputs that are finite and uses that are those of the plan."""
+def planned(network: Network, x: Inputs, plan: Plan, *, finite: bool = True) -> tuple[Float[Tensor, "n C"], list[Use]]:
+    """`record`, of uses that are those of the plan and of outputs that are `finite`."""
     f, uses = record(network, x, plan.rest)
-    if not bool(torch.isfinite(f.detach()).all()):
+    if finite and not bool(torch.isfinite(f.detach()).all()):
         raise FloatingPointError
     if tuple(use.names for use in uses) != plan.uses:
         # The path through the network depends on the data: no plan holds for all points.
@@ -130,16 +132,30 @@ def output_gradients(f: Tensor, uses: Sequence[Use], plan: Plan, *, keep_graph: 
     found: list[Tensor] = []
     for c, target in enumerate(targets):
         rows = kept_gradients(target.sum(), f, uses, plan.layouts, keep_graph=keep_graph or c + 1 < len(targets))
-        found = beside(found, rows, c, len(targets))
+        found = found or [row.new_empty(row.shape[0], len(targets), *row.shape[2:]) for row in rows]
+        for outputs, row in zip(found, rows, strict=True):
+            outputs[:, c : c + 1] = row
     return found
 
 
-def beside(found: list[Tensor], rows: Sequence[Tensor], c: int, C: int) -> list[Tensor]:
-    """`found` [n, C, ...] with what the uses keep of output c, `rows` [n, 1, ...], written into it."""
-    found = found or [row.new_empty(row.shape[0], C, *row.shape[2:]) for row in rows]
-    for outputs, row in zip(found, rows, strict=True):
-        outputs[:, c : c + 1] = row
-    return found
+@contextmanager
+def arriving(
+    f: Float[Tensor, "n C"], uses: Sequence[Use], layouts: Sequence[Layout], take: Callable[[int, Tensor], None]
+) -> Iterator[None]:
+    """Within, a backward pass from f calls take(u, b) with what use u keeps of its gradient, b [n, 1, ...].
+
+    It does so on its way, and goes on when `take` returns; of a use that the pass does not reach b is zero.
+    """
+
+    def arrived(u: int, gradients: Sequence[Tensor | None]) -> None:
+        take(u, placed(uses[u], gradients[uses[u].edge.output_nr], f, layouts[u]))
+
+    handles = [use.edge.node.register_prehook(partial(arrived, u)) for u, use in enumerate(uses)]
+    try:
+        yield
+    finally:
+        for handle in handles:  # a hook holds the graph that holds it
+            handle.remove()
 
 
 def kept_gradients(

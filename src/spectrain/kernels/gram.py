@@ -25,7 +25,7 @@ _ELEMENTWISE_FLOPS = 40
 _CPU_ROWS, _GPU_ROWS = 128, 2048
 # Blocks on a CPU stay in its cache: large ones cost more in page faults than small ones cost in calls. But columns are
 # formed for so many of a layer's outputs at least, since thinner products run at a fraction of the rate.
-_CPU_BLOCK, _CPU_CHUNK, _FEWEST_UNITS = 2**18, 2**22, 64
+_CPU_BLOCK, _CPU_CHUNK, _FEWEST_UNITS = 2**18, 2**21, 64
 _MIRROR = 256
 
 

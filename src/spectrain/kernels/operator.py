@@ -36,8 +36,8 @@ class NTKOperator:
 
     `operator @ v` takes [m E] or [m E, k]; for outputs="full" rows are (point, output) pairs, the output running
     faster. Factors are computed once and kept if they fit the budget, and block by block at every product if not. The
-    operator is that of the parameters at the time it is made. `shape`, `dtype`, `device`, `T`, `diagonal()`,
-    `to_scipy()`. Raises InputError as `empirical_ntk` does.
+    operator is that of the parameters at the time it is made. `progress` is shown of a product over two seconds.
+    `shape`, `dtype`, `device`, `T`, `diagonal()`, `to_scipy()`. Raises InputError as `empirical_ntk` does.
     """
 
     def __init__(
@@ -51,10 +51,11 @@ class NTKOperator:
         params: Params | None = None,
         dtype: torch.dtype | None = None,
         memory_budget: int | float | str | None = None,
+        progress: bool = True,
     ) -> None:
         self._network = Network(module, params=params, dtype=dtype)
         self._network.freeze()
-        self._inputs = (x1, x1 if x2 is None else x2)
+        self._inputs, self._show = (x1, x1 if x2 is None else x2), progress
         self._symmetric = x2 is None
         with undisturbed(self._network):
             budget = budget_bytes(memory_budget, self._network.device)
@@ -102,8 +103,12 @@ class NTKOperator:
         if v.ndim not in (1, 2) or v.shape[0] != self.shape[1]:
             raise InputError(f"The kernel has shape {self.shape}; it cannot be applied to shape {tuple(v.shape)}.")
         columns = v.detach().to(self.device, self.dtype).reshape(v.shape[0], -1)
-        with undisturbed(self._network):
-            parts = [self._product(columns[:, k]) for k in spans(columns.shape[1], self._columns)]
+        bar = self._bar("kernel product", columns.shape[1])
+        try:
+            with undisturbed(self._network):
+                parts = [self._product(columns[:, k], bar) for k in spans(columns.shape[1], self._columns)]
+        finally:
+            bar.close()
         return torch.cat(parts, 1).reshape(self.shape[0], *v.shape[1:])
 
     def matvec(self, v: Float[Tensor, " mE"]) -> Float[Tensor, " nE"]:
@@ -121,7 +126,9 @@ class NTKOperator:
                 "diagonal needs x2=None and a rule for every parameter; take it from empirical_ntk instead."
             )
         with undisturbed(self._network):
-            blocks = [sum(f.squares() for f in factors.values()) for _, factors in self._factors(0)]
+            bar = Progress("kernel diagonal", self._sides[0].n, show=self._show)
+            blocks = [sum(f.squares() for f in factors.values()) for _, factors in self._factors(0, bar, 1)]
+            bar.close()
         squares = torch.cat([block for block in blocks if isinstance(block, Tensor)])
         return squares.flatten() if self._E > 1 else squares.sum(1)
 
@@ -138,36 +145,47 @@ class NTKOperator:
             self.shape, matvec=forward, matmat=forward, rmatvec=backward, rmatmat=backward, dtype=dtype
         )
 
-    def _factors(self, side: int) -> Iterator[tuple[slice, Factors]]:
+    def _bar(self, title: str, columns: int) -> Progress:
+        """Counts points times columns: both sides once by the layers' factors, and once per output by autodiff."""
+        rest = len(self._look.plan.rest)
+        passes = (rest < len(self._network.params)) + (rest > 0) * self._C // self._E
+        return Progress(title, columns * passes * sum(side.n for side in self._sides), show=self._show)
+
+    def _factors(self, side: int, bar: Progress, columns: int) -> Iterator[tuple[slice, Factors]]:
         for rows in spans(self._sides[side].n, self._block):
             yield rows, self._sides[side].factors(rows)
+            bar.add(columns * (rows.stop - rows.start))
 
-    def _product(self, v: Float[Tensor, "mE k"]) -> Float[Tensor, "nE k"]:
+    def _product(self, v: Float[Tensor, "mE k"], bar: Progress) -> Float[Tensor, "nE k"]:
         """The full kernel pulls all outputs into one gradient; the trace keeps one per output."""
         v = v.view(-1, self._E, v.shape[1])
         out = v.new_zeros(self._sides[0].n, self._E, v.shape[2])
         groups = [range(self._C)] if self._E > 1 else [range(c, c + 1) for c in range(self._C)]
         if len(self._look.plan.rest) < len(self._network.params):
-            pulled = _pull(self._factors(1), v, groups)
-            for rows, factors in self._factors(0):
+            pulled = _pull(self._factors(1, bar, v.shape[2]), v, groups)
+            for rows, factors in self._factors(0, bar, v.shape[2]):
                 for names, gradients in pulled.items():
                     for outputs, g in zip(groups, gradients, strict=True):
                         out[rows] += _only(factors[names], outputs).push(g) if names in factors else 0
         if self._look.plan.rest:
             for outputs in groups:
-                self._product_by_autodiff(v, out, outputs)
+                self._product_by_autodiff(v, out, outputs, bar)
         return out.flatten(0, 1)
 
-    def _product_by_autodiff(self, v: Float[Tensor, "m E k"], out: Float[Tensor, "n E k"], outputs: range) -> None:
+    def _product_by_autodiff(
+        self, v: Float[Tensor, "m E k"], out: Float[Tensor, "n E k"], outputs: range, bar: Progress
+    ) -> None:
         plan, batch = self._look.plan, self._block
         for k in range(v.shape[2]):
             parts = (
                 (self._network.inputs(take_rows(self._inputs[1], j)), v[j, :, k]) for j in spans(v.shape[0], batch)
             )
             g = vjp(self._network, plan, parts, outputs)
+            bar.add(v.shape[0])
             for i in spans(out.shape[0], batch):
                 x = self._network.inputs(take_rows(self._inputs[0], i))
                 out[i, :, k] += jvp(self._network, plan, x, g, outputs)
+                bar.add(i.stop - i.start)
 
 
 def _only(factor: Factor, outputs: range) -> Factor:

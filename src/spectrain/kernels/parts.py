@@ -7,14 +7,16 @@ pass has left them.
 """
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
-from spectrain.kernels.capture import Factors, Plan, assemble, beside, cotangents, kept_gradients, planned
+from spectrain.kernels.capture import Factors, Plan, arriving, assemble, cotangents, leaves, planned
 from spectrain.kernels.factors import Outer
 from spectrain.kernels.gram import Pair, by_columns
+from spectrain.kernels.multiples import Multiples
 from spectrain.kernels.network import Inputs, Network
 from spectrain.kernels.planning import Look
 from spectrain.kernels.uses import Names, Use
@@ -39,27 +41,47 @@ def one_by_one(look: Look, n: int, room: float) -> frozenset[Names]:
     return frozenset(found if n * (look.costs.graph - saved) <= room else [])
 
 
-def in_parts(network: Network, x: Inputs, plan: Plan, single: frozenset[Names]) -> Iterator[Factors]:
-    """`capture` in parts: every output's factors of the layers in `single`, and in the end the other layers' factors.
+def in_parts(
+    network: Network, x: Inputs, plan: Plan, single: frozenset[Names], take: Callable[[Factors], None]
+) -> None:
+    """`capture` in parts, each of which is `take`n and let go before the next one is made.
 
-    A part is emptied when the next one is asked for.
+    First the layers in `single`, one output after another, each as the backward pass reaches it; in the end the other
+    layers with all their outputs.
     """
     f, uses = planned(network, x, plan)
-    alone = [tuple(name for name in use.names if name) in single for use in uses]
-    gathered: list[Tensor] = []
     targets = cotangents(f, plan.outputs)
-    for c, target in enumerate(targets):
-        rows = kept_gradients(target.sum(), f, uses, plan.layouts, keep_graph=c + 1 < len(targets))
-        gathered = beside(gathered, [row for row, one in zip(rows, alone, strict=True) if not one], c, len(targets))
-        part = _assembled(uses, alone, True, [row for row, one in zip(rows, alone, strict=True) if one], plan)
-        del rows
-        yield part
-        part.clear()
-    yield _assembled(uses, alone, False, gathered, plan)
+    gathered: dict[int, Tensor] = {}
+    alone = [tuple(name for name in use.names if name) in single for use in uses]
+    multiples: dict[int, Multiples] = {}  # of outputs from the first on
+    c = 0
+
+    def taken(u: int, b: Tensor) -> None:
+        take(_assembled(uses, {u: b}, len(f), plan))
+
+    def arrived(u: int, b: Tensor) -> None:
+        if not alone[u]:
+            if u not in gathered:
+                gathered[u] = b.new_zeros(len(b), len(targets), *b.shape[2:])
+            gathered[u][:, c : c + 1] = b
+        elif c == 0:
+            multiples[u] = Multiples(b)
+        elif u not in multiples:
+            taken(u, b)
+        elif not multiples[u].add(b):
+            taken(u, multiples.pop(u).total())
+            taken(u, b)
+
+    ends = list(leaves(f))
+    with arriving(f, uses, plan.layouts, arrived):
+        for c, target in enumerate(targets):
+            torch.autograd.grad(target.sum(), ends, allow_unused=True, retain_graph=c + 1 < len(targets))
+    for u in list(multiples):
+        taken(u, multiples.pop(u).total())
+    take(_assembled(uses, gathered, len(f), plan))
 
 
-def _assembled(uses: Sequence[Use], alone: Sequence[bool], which: bool, b: Sequence[Tensor], plan: Plan) -> Factors:
-    """Factors of the uses that go alone, or of those that do not."""
-    chosen = [u for u, one in enumerate(alone) if one == which]
-    layouts = tuple(plan.layouts[u] for u in chosen)
-    return assemble([uses[u] for u in chosen], b, b[0].shape[0], replace(plan, layouts=layouts)) if b else {}
+def _assembled(uses: Sequence[Use], b: Mapping[int, Tensor], n: int, plan: Plan) -> Factors:
+    """Factors of some of the uses."""
+    layouts = tuple(plan.layouts[u] for u in sorted(b))
+    return assemble([uses[u] for u in sorted(b)], [b[u] for u in sorted(b)], n, replace(plan, layouts=layouts))

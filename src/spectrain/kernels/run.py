@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from spectrain.errors import InputError
-from spectrain.kernels.blocks import Side, Split, compute, pass_work, split
+from spectrain.kernels.blocks import Side, Split, compute, pass_work, smallest, split
 from spectrain.kernels.capture import UnknownUseError
 from spectrain.kernels.gram import Pair
 from spectrain.kernels.network import Inputs, Network, rows_of
@@ -30,6 +30,7 @@ class Run:
     budget: int  # bytes beyond K
     show: bool  # progress
     _seen: Look | None = field(default=None, init=False)
+    _parts: bool = field(default=True, init=False)  # as for `split`
 
     def kernels(
         self, x1: Inputs, x2: Inputs | None, out: Tensor | None = None, first: int | None = None
@@ -38,9 +39,20 @@ class Run:
         probe = x1 if x2 is None or rows_of(x1) >= rows_of(x2) else x2
         while True:
             try:
-                return _compute(self.network, x1, x2, self.look(probe), self.budget, out, self.show, first)
+                return self._compute(x1, x2, self.look(probe), out, first)
             except UnknownUseError as found:
                 self.rest, self._seen = widened(self.rest, found, self.strict), None
+            except torch.OutOfMemoryError as error:
+                self._take_less(self.look(probe), error)
+
+    def _take_less(self, seen: Look, error: torch.OutOfMemoryError) -> None:
+        """Half of the budget, for blocks of fewer points, and no part of all points."""
+        if self.budget < 2 * smallest(seen):
+            raise InputError(
+                "The device has no memory left for a pair of points. Use a smaller network, another device, or out= "
+                "on the CPU."
+            ) from error
+        self._parts, self.budget = False, self.budget // 2
 
     def look(self, x: Inputs) -> Look:
         """The first look, at these points."""
@@ -48,36 +60,29 @@ class Run:
             self._seen = look(self.network, x, self.outputs, self.rest, strict=self.strict, apart=self.apart)
         return self._seen
 
-
-def _compute(
-    network: Network,
-    x1: Inputs,
-    x2: Inputs | None,
-    seen: Look,
-    budget: int,
-    out: Tensor | None,
-    show: bool,
-    first: int | None,
-) -> dict[str, Tensor]:
-    """The kernel, or every parameter's, by name."""
-    n, m = rows_of(x1), rows_of(x1 if x2 is None else x2)
-    full = seen.plan.outputs == "full"
-    E = seen.C if full else 1
-    first = n if first is None else first
-    shape = (first, m, E, E) if full else (first, m)
-    like = torch.empty(0, dtype=network.dtype, device=network.device)
-    keys = tuple(network.params) if seen.plan.apart else ("",)
-    sinks = {key: Sink(_result(out, shape, like), E, like) for key in keys}
-    in_place = next(iter(sinks.values())).in_place()
-    sizes = split(seen, n, m, x2 is None, budget, 0 if in_place else E * E * like.element_size(), first)
-    bar = Progress("kernel", _work(seen, n, m, x2 is None, sizes, E), show=show)
-    left = Side(network, x1, seen, sizes.pass_bytes, bar, single=sizes.single)
-    right = None if x2 is None else Side(network, x2, seen, sizes.pass_bytes, bar)
-    try:
-        compute(left, right, sizes, sinks, bar, first)
-    finally:
-        bar.close()
-    return {key: sink.out for key, sink in sinks.items()}
+    def _compute(
+        self, x1: Inputs, x2: Inputs | None, seen: Look, out: Tensor | None, first: int | None
+    ) -> dict[str, Tensor]:
+        """The kernel, or every parameter's, by name."""
+        network, symmetric = self.network, x2 is None
+        n, m = rows_of(x1), rows_of(x1 if x2 is None else x2)
+        full = seen.plan.outputs == "full"
+        E = seen.C if full else 1
+        first = n if first is None else first
+        shape = (first, m, E, E) if full else (first, m)
+        like = torch.empty(0, dtype=network.dtype, device=network.device)
+        keys = tuple(network.params) if seen.plan.apart else ("",)
+        sinks = {key: Sink(_result(out, shape, like), E, like) for key in keys}
+        per_pair = 0 if next(iter(sinks.values())).in_place() else E * E * like.element_size()
+        sizes = split(seen, n, m, symmetric, self.budget, per_pair, first, self._parts)
+        bar = Progress("kernel", _work(seen, n, m, symmetric, sizes, E), show=self.show)
+        left = Side(network, x1, seen, sizes.pass_bytes, bar, single=sizes.single)
+        right = None if x2 is None else Side(network, x2, seen, sizes.pass_bytes, bar)
+        try:
+            compute(left, right, sizes, sinks, bar, first)
+        finally:
+            bar.close()
+        return {key: sink.out for key, sink in sinks.items()}
 
 
 def _result(out: Tensor | None, shape: tuple[int, ...], like: Tensor) -> Tensor:

@@ -3,16 +3,18 @@
 Legend: n, m points; C outputs, E = C for the full kernel and 1 otherwise. A block is a matrix [n E, m E].
 """
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from spectrain.errors import InputError
 from spectrain.kernels.gram import Pair, add_gram, mirror
 from spectrain.kernels.progress import Progress
+
+_LEAST = 8  # then it is not the workspace that is too large
+Pairs = Callable[[Callable[[Pair], None]], None]  # calls what it is given with every pair of a block
 
 
 class Sink:
@@ -25,9 +27,7 @@ class Sink:
         """Whether blocks are added up in the result itself."""
         return self.out.ndim == 2 and self.out.dtype == self._like.dtype and self.out.device == self._like.device
 
-    def write(
-        self, i: slice, j: slice, pairs: Callable[[], Iterable[Pair]], symmetric: bool, progress: Progress
-    ) -> None:
+    def write(self, i: slice, j: slice, pairs: Pairs, symmetric: bool, progress: Progress) -> None:
         """One block of K, the sum of the pairs' Gram matrices, and its mirror image where there is one."""
         E, n, m = self._E, i.stop - i.start, j.stop - j.start
         block = self.out[i, j] if self.in_place() else self._like.new_empty(n * E, m * E)
@@ -47,21 +47,22 @@ class Sink:
             self.out[i, j] = block.reshape(-1, E, block.shape[1] // E, E).permute(0, 2, 1, 3)
 
 
-def _fill(block: Float[Tensor, "nE mE"], pairs: Callable[[], Iterable[Pair]], E: int, progress: Progress) -> None:
-    """block = sum of the pairs' Gram matrices; out of memory halves the workspace and starts the block again."""
+def _fill(block: Float[Tensor, "nE mE"], pairs: Pairs, E: int, progress: Progress) -> None:
+    """block = sum of the pairs' Gram matrices; out of memory, it starts again in half of the workspace, a few times."""
     shrink = 1
+
+    def add(pair: Pair) -> None:
+        add_gram(block, replace(pair, workspace=pair.workspace // shrink), E)
+        progress.add(min(pair.flops(E)))
+
     while True:
         try:
             block.zero_()
-            for pair in pairs():
-                add_gram(block, replace(pair, workspace=pair.workspace // shrink), E)
-                progress.add(min(pair.flops(E)))
+            pairs(add)
             return
-        except torch.OutOfMemoryError as error:
-            if shrink > 2**12:
-                raise InputError(
-                    "The device has no memory left to multiply in. Lower memory_budget, or use out= on the CPU."
-                ) from error
+        except torch.OutOfMemoryError:
+            if shrink == _LEAST:
+                raise
             shrink *= 2
             if block.device.type == "cuda":
                 torch.cuda.empty_cache()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map_only
 
 from spectrain.errors import InputError
-from spectrain.kernels.capture import UnknownUseError, assemble, output_gradients, record
+from spectrain.kernels.capture import UnknownUseError, assemble, output_gradients, planned
 from spectrain.kernels.checks import check_mode
 from spectrain.kernels.factors import Index
 from spectrain.kernels.jacobian import jacobian_factors
@@ -73,9 +73,7 @@ class LeastSquares:
             self._rest |= grouped  # their factors' columns are not in the parameter's own order
             self._seen = look(network, x, "full", self._rest, strict=False)
         plan = self._seen.plan
-        f, uses = record(network, x, plan.rest)
-        if tuple(use.names for use in uses) != plan.uses:
-            raise UnknownUseError(frozenset(network.params) - plan.rest)
+        f, uses = planned(network, x, plan, finite=False)  # the optimizer says of the residuals that they are not
         gradients = output_gradients(f, uses, plan)
         dense = jacobian_factors(network, x, plan)
         joined = assemble(uses, gradients, len(f), plan) | dense

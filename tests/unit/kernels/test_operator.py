@@ -1,11 +1,13 @@
 """The kernel as an operator against the kernel as a matrix."""
 
+from itertools import count
+
 import numpy as np
 import pytest
 import torch
 
 from spectrain.errors import InputError
-from spectrain.kernels import NTKOperator, empirical_ntk
+from spectrain.kernels import NTKOperator, empirical_ntk, progress
 
 from .oracle import relative_error
 from .zoo import build, normal
@@ -73,6 +75,24 @@ def test_it_is_the_operator_of_the_parameters_it_was_made_with() -> None:
         for p in module.parameters():
             p.zero_()
     assert relative_error(operator @ normal(5), K @ normal(5)) < 1e-12
+
+
+@pytest.mark.parametrize("method", ["auto", "jacobian"])
+@pytest.mark.parametrize("outputs", ["trace", "sum", "full"])
+def test_a_long_product_says_how_far_it_is(
+    method: str, outputs: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    clock = count(0, 31)  # a file gets a line every half minute
+    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    module, x, _ = build("tokens")
+    operators = [NTKOperator(module, x, outputs=outputs, method=method, progress=show) for show in (True, False)]
+    v = normal(operators[0].shape[1], 2)
+    assert torch.equal(operators[0] @ v, operators[1] @ v)
+    lines = capsys.readouterr().err.splitlines()
+    shares = [int(line.split()[2]) for line in lines]
+    assert all(line.startswith("kernel product: ") for line in lines)
+    assert shares == sorted(set(shares))
+    assert shares[-1] == 100
 
 
 def test_wrong_shapes_are_refused() -> None:

@@ -1,16 +1,17 @@
 """The trace kernel of layers over many positions, one output's factors after another's."""
 
 import weakref
-from collections.abc import Iterator
 
 import pytest
 import torch
 from torch import nn
 
 from spectrain.errors import InputError
-from spectrain.kernels import blocks, empirical_ntk
+from spectrain.kernels import blocks, empirical_ntk, sinks
+from spectrain.kernels.capture import Factors
 from spectrain.kernels.factors import Outer
 from spectrain.kernels.gram import Pair, add_gram, mirror
+from spectrain.kernels.multiples import Multiples
 from spectrain.kernels.network import Network, undisturbed
 from spectrain.kernels.parts import in_parts, one_by_one
 from spectrain.kernels.planning import look
@@ -35,26 +36,69 @@ class Pooled(nn.Module):
 
 
 @pytest.mark.parametrize("name", TOKENS)
-def test_every_part_is_one_output_and_gone_before_the_next(name: str) -> None:
+def test_every_part_is_one_layer_and_gone_before_the_next(name: str) -> None:
     module, x, _ = build(name)
     network = Network(module)
     with undisturbed(network):
         seen = look(network, x, "trace", frozenset(), strict=True)
         single = one_by_one(seen, len(x), torch.inf)
-        parts = in_parts(network, x, seen.plan, single)
         assert single
-        gradients: list[weakref.ref] = []
-        for _ in range(seen.C):
-            part = next(parts)
-            assert part.keys() == single
-            assert all(factor.C == 1 for factor in part.values())
-            assert all(gone() is None for gone in gradients)
-            gradients = [weakref.ref(factor) for factor in part.values()]
-        rest = next(parts)
-        assert not part
-        assert single.isdisjoint(rest)
-        assert {n for names in [*single, *rest] for n in names} == set(network.params)
-        assert not list(parts)
+        parts: list[set[tuple[str, ...]]] = []
+        kept: list[weakref.ref] = []
+
+        def take(part: Factors) -> None:
+            assert all(gone() is None for gone in kept)
+            kept[:] = [weakref.ref(factor) for factor in part.values()]
+            assert all(factor.C == 1 for names, factor in part.items() if names in single)
+            parts.append(set(part))
+
+        in_parts(network, x, seen.plan, single, take)
+    *alone, rest = parts
+    assert all(len(part) == 1 for part in alone)
+    assert set().union(*alone) == single
+    assert len(alone) <= seen.C * len(single)
+    assert rest.isdisjoint(single)
+    assert {name for part in parts for names in part for name in names} == set(network.params)
+
+
+class Gated(nn.Module):
+    """A layer over tokens and an elementwise function, then, `bent`, one more that mixes the units."""
+
+    def __init__(self, bent: bool) -> None:
+        super().__init__()
+        self.first, self.last = nn.Linear(4, 5), nn.Linear(5, 7)
+        self.more = nn.Sequential(nn.Linear(5, 5), nn.Tanh()) if bent else nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.last(self.more(nn.functional.gelu(self.first(x))).mean(1))
+
+
+@pytest.mark.parametrize("bent", [False, True])
+def test_outputs_that_are_multiples_of_the_first_take_one_product(bent: bool) -> None:
+    module, x, first = Gated(bent).double(), normal(6, 9, 4), ("first.weight", "first.bias")
+    network, parts = Network(module), []
+    with undisturbed(network):
+        seen = look(network, x, "trace", frozenset(), strict=True)
+        assert first in one_by_one(seen, len(x), torch.inf)
+        in_parts(network, x, seen.plan, frozenset([first]), lambda part: parts.extend(part))
+    assert parts.count(first) == (7 if bent else 1)
+    assert relative_error(empirical_ntk(module, x), kernel(module, x, None, "trace")) < 1e-12
+
+
+@pytest.mark.parametrize("stranger", [None, 1, 2, 3])
+def test_multiples_are_told_from_what_only_looks_like_them(stranger: int | None) -> None:
+    """The stranger differs in one number of a point and a unit that a glance does not see."""
+    first, factors = normal(4, 1, 3, 20), normal(4, 20, seed=1)
+    first[..., 7] = 0
+    outputs = [first * r for r in factors]
+    if stranger is not None:
+        outputs[stranger][3, 0, 2, 19] *= 1 + 1e-12
+    together = Multiples(outputs[0])
+    assert [together.add(b) for b in outputs[1:]] == [c != stranger for c in (1, 2, 3)]
+    counted = [b for c, b in enumerate(outputs) if c != stranger]
+    one, total = torch.cat(counted, 1), together.total()
+    want = torch.einsum("icto,jcso->itjso", one, one)
+    assert float((torch.einsum("icto,jcso->itjso", total, total) - want).abs().max()) < 1e-12 * float(want.abs().max())
 
 
 def test_layers_whose_outputs_share_work_stay_together() -> None:
@@ -66,39 +110,49 @@ def test_layers_whose_outputs_share_work_stay_together() -> None:
             assert not {names for names in one_by_one(seen, len(x), torch.inf) if "0.weight" in names}
 
 
+def only_in_parts() -> tuple[nn.Module, torch.Tensor, int]:
+    """A network, points, and a budget that holds the factors of all of them with one output, not with 40."""
+    module, x = Pooled(lambda h: h.tanh().sum(1), outputs=40).double(), normal(20, 3, 4)
+    network = Network(module)
+    with undisturbed(network):
+        return module, x, 2 * len(x) * look(network, x, "trace", frozenset(), strict=True).costs.factors - 1
+
+
 @pytest.mark.parametrize("fails", ["pass", "product"])
-def test_out_of_memory_begins_again_without_parts(fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    module, x, _ = build("transformer")
-    want, calls = empirical_ntk(module, x), []
+def test_out_of_memory_in_parts_goes_on_in_blocks_of_fewer_points(fails: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (module, x, budget), real, tried, captured = only_in_parts(), blocks.capture, [], []
+    want = empirical_ntk(module, x)
 
-    def tight(*args: object) -> Iterator[object]:
-        for part in in_parts(*args):
-            calls.append(len(part))
-            if len(calls) >= 2:
-                raise torch.OutOfMemoryError
-            yield part
+    def fail(*args: object) -> None:
+        tried.append(1)
+        raise torch.OutOfMemoryError
 
-    if fails == "pass":
-        monkeypatch.setattr(blocks, "in_parts", tight)
-    else:
-        from spectrain.kernels import sinks
+    def tight(*args: object) -> None:
+        in_parts(*args[:-1], fail)
 
-        def add(*args: object) -> None:
-            calls.append(1)
-            if len(calls) == 5:
-                raise torch.OutOfMemoryError
-            add_gram(*args)
+    def add(K: torch.Tensor, pair: Pair, E: int) -> None:
+        (fail if pair.left.n == len(x) else add_gram)(K, pair, E)
 
-        monkeypatch.setattr(sinks, "add_gram", add)
-    assert relative_error(empirical_ntk(module, x), want) < 1e-12
-    assert len(calls) >= 2
+    place = (blocks, "in_parts", tight) if fails == "pass" else (sinks, "add_gram", add)
+    monkeypatch.setattr(*place)
+    monkeypatch.setattr(blocks, "capture", lambda *args: (captured.append(len(args[1])), real(*args))[1])
+    assert relative_error(empirical_ntk(module, x, memory_budget=budget), want) < 1e-12
+    assert tried
+    assert 1 <= max(captured) < len(x)
+
+
+def test_no_memory_at_all_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*args: object) -> None:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(sinks, "add_gram", fail)
+    with pytest.raises(InputError, match="no memory left"):
+        empirical_ntk(*build("mlp")[:2])
 
 
 def test_points_whose_factors_do_not_fit_are_one_block_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
-    module, x = Pooled(lambda h: h.tanh().sum(1), outputs=40).double(), normal(20, 3, 4)
-    want, network = empirical_ntk(module, x), Network(module)
-    with undisturbed(network):
-        budget = 2 * len(x) * look(network, x, "trace", frozenset(), strict=True).costs.factors - 1
+    module, x, budget = only_in_parts()
+    want = empirical_ntk(module, x)
     monkeypatch.setattr(blocks, "capture", None)
     assert relative_error(empirical_ntk(module, x, memory_budget=budget), want) < 1e-12
     with pytest.raises(TypeError):
