@@ -56,11 +56,20 @@ ROWS = {
     "finer": Row("periodic_networks", "finer_camera", PERIODIC, PERIODIC_AUTO, 1.05, 10, slack=0.1),
     "finer_coins": Row("periodic_networks", "finer_coins", PERIODIC, PERIODIC_AUTO, 1.05, 10, slack=0.1),  # held out
     "siren_gauss_newton": Row("periodic_networks", "siren_camera", PERIODIC, PERIODIC_GAUSS_NEWTON, 1.0, 10),
+    "siren_gauss_newton_coins": Row("periodic_networks", "siren_coins", PERIODIC, PERIODIC_GAUSS_NEWTON, 1.0, 10),
     "finer_gauss_newton": Row("periodic_networks", "finer_camera", PERIODIC, PERIODIC_GAUSS_NEWTON, 1.0, 10),
     "auto_relu": Row("photographs", "camera_64", ("soap", "soap_sample"), ("soap_auto",), 1.05, 20, slack=0.1),
     "auto_fourier": Row("fourier", "camera_64", ("soap", "soap_sample"), ("soap_auto",), 1.05, 15, slack=0.1),
     "auto_siren": Row("periodic_networks", "siren_camera", ("soap", "soap_S"), ("soap_auto",), 1.05, 10, slack=0.1),
     "auto_finer": Row("periodic_networks", "finer_camera", ("soap", "soap_S"), ("soap_auto",), 1.05, 10, slack=0.1),
+    "auto_relu_coins": Row("photographs", "coins_64", ("soap", "soap_sample"), ("soap_auto",), 1.05, 20, slack=0.1),
+    "auto_fourier_coins": Row("fourier", "coins_64", ("soap", "soap_sample"), ("soap_auto",), 1.05, 15, slack=0.1),
+    "auto_siren_coins": Row(
+        "periodic_networks", "siren_coins", ("soap", "soap_S"), ("soap_auto",), 1.05, 10, slack=0.1
+    ),
+    "auto_finer_coins": Row(
+        "periodic_networks", "finer_coins", ("soap", "soap_S"), ("soap_auto",), 1.05, 10, slack=0.1
+    ),
     "poisson_1e-3": Row("poisson", "poisson2d", EQUATION, ("gauss_newton", "spring"), 0.1, 15, target=1e-3),
     "poisson_1e-4": Row("poisson", "poisson2d", EQUATION, ("gauss_newton", "spring"), 0.1, 15, target=1e-4),
     "helmholtz_5e-2": Row("poisson", "helmholtz", EQUATION, ("gauss_newton", "spring"), 0.1, 30, target=5e-2),

@@ -42,9 +42,9 @@ class Program:
 
 
 def test_steps_fill_the_budget() -> None:
-    assert steps_to_fill(10.5, 20, 0.5 + 2.0, 0.5 + 4.0) == 100  # half a second to start, .1 s a step
-    assert steps_to_fill(0.1, 20, 2.5, 4.5) == 1
-    assert steps_to_fill(10, 20, 2.0, 1.9) == 862, "a cost below 0 is not believed: .2 * 1.9 / 40"
+    assert steps_to_fill(10.5, (20, 0.5 + 2.0), (40, 0.5 + 4.0)) == 100  # half a second to start, .1 s a step
+    assert steps_to_fill(0.1, (20, 2.5), (40, 4.5)) == 1
+    assert steps_to_fill(10, (20, 2.0), (40, 1.9)) == 862, "a cost below 0 is not believed: .2 * 1.9 / 40"
 
 
 def test_the_map_of_the_method(tmp_path: Path) -> None:
@@ -143,7 +143,7 @@ SMALL = "data.size=8 model.width=8 model.depth=1 spectrum.rank=4 spectrum.subset
     ("study", "words", "headline"),
     [
         ("where_it_pays", "study.networks=[mlp] study.optimizers=[adam] study.warmup=1", "mlp_adam_gain_db"),
-        pytest.param("initialisation", f"study.few=1 {FEWER}", "best", marks=pytest.mark.slow),
+        ("initialisation", f"study.few=1 {FEWER}", "best"),
     ],
 )
 def test_a_few_steps_of_the_program_itself(tmp_path: Path, study: str, words: str, headline: str) -> None:
