@@ -7,9 +7,10 @@
 Each row is a part of a race in conf/race, run by the same machinery with the same rules: a process and one thread for
 every cell, schedules stretched to equal CPU seconds, everything charged but evaluations, trials on the first seed, the
 others held out. Time is the median over the seeds. Finished cells are kept under --output and not run again; rows of
-one race share theirs. A row without a target of its own has the best baseline's final value for one, less its slack:
-two methods that do the same reach each other's final value by chance. Where the bar allows ours more time than the
-baselines, ours are given it: schedules end with the budget, so that none is there earlier than at its end.
+one race share theirs. Each row leaves index.html (opens offline), results.json and results.csv in a folder of its name.
+A row without a target of its own has the best baseline's final value for one, less its slack: two methods that do the
+same reach each other's final value by chance. Where the bar allows ours more time than the baselines, ours are given
+it: schedules end with the budget, so that none is there earlier than at its end.
 """
 
 import argparse
@@ -17,10 +18,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from spectrain.cli.compare import race
+from spectrain.cli.compare import metric, publish, race
 from spectrain.cli.overrides import composed
 from spectrain.cli.race_cells import Result
-from spectrain.cli.standings import Metric, Standing, standings
+from spectrain.cli.standings import Standing, standings
 
 
 @dataclass(frozen=True)
@@ -77,11 +78,13 @@ ROWS = {
 
 
 def run_row(
-    row: Row, output: Path, budget: float, seeds: list[int], rates: list[float], batches: list[str]
+    name: str, output: Path, budget: float, seeds: list[int], rates: list[float], batches: list[str]
 ) -> list[Standing]:
-    """The cells of a row, and its table."""
+    """The cells of a row, and its table; both are left as a page and as files in a folder of the row's name."""
+    row = ROWS[name]
     results: list[Result] = []
-    for methods, seconds in ((row.baselines, budget), (row.ours, budget * max(1.0, row.bar))):
+    budgets = budget, budget * max(1.0, row.bar)
+    for methods, seconds in zip((row.baselines, row.ours), budgets, strict=True):
         cfg = composed(
             [
                 f"race={row.race}",
@@ -97,8 +100,10 @@ def run_row(
             "compare",
         )
         results += race(cfg)
-    metric = Metric(cfg.race.metric, cfg.race.better == "higher")
-    return standings(results, set(row.baselines), metric, row.target, row.slack)
+    table = standings(results, set(row.baselines), metric(cfg), row.target, row.slack)
+    cfg.race.name, cfg.race.target, cfg.budget = name, table[0].target, sorted({*budgets})
+    publish(cfg, output / name, results, table)
+    return table
 
 
 def verdict(name: str, row: Row, table: list[Standing], budget: float) -> str:
@@ -132,9 +137,8 @@ def main() -> None:
     for name in args.rows or ROWS:
         row, share = ROWS[name], 0.2 if args.quick else 1.0
         budget = args.budget or share * row.budget
-        table = run_row(
-            row, args.output, budget, args.seeds[:1] if args.quick else args.seeds, args.rates, args.batches
-        )
+        seeds = args.seeds[:1] if args.quick else args.seeds
+        table = run_row(name, args.output, budget, seeds, args.rates, args.batches)
         lines.append(verdict(name, row, table, budget))
         print(lines[-1], flush=True)
     print(f"\n{'row':<15} {'target':>9}  {'best baseline':<18} {'best of ours':<22} {'ratio':>7} {'bar':>5}")

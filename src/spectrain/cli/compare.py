@@ -1,6 +1,7 @@
 """``spectrain-compare``: a race of methods over tasks, in equal CPU time, with equal trials, as one page."""
 
 import csv
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -51,15 +52,20 @@ def compare(cfg: DictConfig) -> list[Standing]:
         InputError: anything in the configuration cannot be used; said before anything is trained.
     """
     validate(cfg)
-    metric, baselines = _metric(cfg), _baselines(cfg)
+    baselines = _baselines(cfg)
     results = race(cfg)
-    place = _place(cfg)
-    table = standings(results, baselines, metric, cfg.race.target)
-    _write_results(place, results, table, metric)
-    page = write_page(place, OmegaConf.to_container(cfg, resolve=True), results, table, metric)
+    table = standings(results, baselines, metric(cfg), cfg.race.target)
+    page = publish(cfg, _place(cfg), results, table)
     _print_table(cfg, table)
     print(f"page: {page}")
     return table
+
+
+def publish(cfg: DictConfig, place: Path, results: list[Result], table: list[Standing]) -> Path:
+    """Write table and cells to results.json, the cells' curves to results.csv, and all to index.html; its path."""
+    place.mkdir(parents=True, exist_ok=True)
+    _write_results(place, results, table, metric(cfg))
+    return write_page(place, OmegaConf.to_container(cfg, resolve=True), results, table, metric(cfg))
 
 
 def race(cfg: DictConfig) -> list[Result]:
@@ -150,7 +156,7 @@ def _race(cfg: DictConfig, contests: list[Contest], place: Path) -> list[Result]
 
         short = {contest: _short_run(cfg, contest, run) for contest in contests}
         results, steps = _trials(cfg, short, run)
-        best = best_trials(results, _metric(cfg))
+        best = best_trials(results, metric(cfg))
         for seed, multiple in product(cfg.seeds[1:], cfg.rates):
             cells = [_cell(cfg, contest, seed, multiple, budget, n) for (budget, contest), n in steps.items()]
             results += [run(cell) for cell in cells if cell.trial == best[cell.task, cell.method]]
@@ -188,7 +194,8 @@ def _budgets(cfg: DictConfig) -> list[float]:
     return [float(b) for b in cfg.budget] if OmegaConf.is_list(cfg.budget) else [float(cfg.budget)]
 
 
-def _metric(cfg: DictConfig) -> Metric:
+def metric(cfg: DictConfig) -> Metric:
+    """What is raced for."""
     return Metric(cfg.race.metric, cfg.race.better == "higher")
 
 
@@ -219,15 +226,15 @@ def _line(cfg: DictConfig, result: Result) -> str:
     return f"{what}: {value:.4g} {cfg.race.unit} in {result.cpu_seconds:.1f} CPU s"
 
 
-def _write_results(place: Path, results: list[Result], table: list[Standing], metric: Metric) -> None:
+def _write_results(place: Path, results: list[Result], table: list[Standing], raced: Metric) -> None:
     """results.json: the table and every cell with its command; results.csv: the cells' curves."""
     cells = [
         {
             **{name: getattr(r.cell, name) for name in ("task", "method", "seed", "rate", "batch", "steps")},
             "command": r.cell.command(),
-            "folder": str(r.folder.relative_to(place)),
+            "folder": os.path.relpath(r.folder, place),
             "error": r.error,
-            "final": metric.final(r) if r.curve else None,
+            "final": raced.final(r) if r.curve else None,
         }
         for r in results
     ]
