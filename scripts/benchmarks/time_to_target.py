@@ -112,7 +112,7 @@ def verdict(name: str, row: Row, table: list[Standing], budget: float) -> str:
     ours = min((s for s in table if not s.baseline), key=lambda s: s.seconds)
     reached = math.isfinite(theirs.seconds)
     ratio = ours.seconds / (theirs.seconds if reached else budget)
-    met = "not reached" if math.isinf(ours.seconds) else "met" if ratio <= row.bar else "MISSED"
+    met = "not reached" if math.isinf(ours.seconds) else "met" if ratio <= row.bar else "MISSED" if reached else "open"
     baseline = f"{theirs.method} {theirs.seconds:.1f} s" if reached else f"none in {budget:g} s"
     mine = f"{ours.method} {ours.seconds:.1f} s"
     shown = f"{'' if reached else '< '}{ratio:.2f}"

@@ -21,7 +21,6 @@ TINY = {
     "image": (["data.size=24"], "psnr", ["psnr_bicubic", "gain_db"]),
     "denoise": (["study=none", "data.size=16"], "psnr", ["best_step", "baseline_best_psnr", "psnr_noisy"]),
     "photograph_tuned": (["data.size=16"], "psnr", ["gain_db"]),
-    "photograph_128": (["data.size=16", "baseline=true"], "psnr", ["gain_db"]),
 }
 FIGURES = {
     "signal_1d": {"signal", "snr", "frequencies"},

@@ -140,18 +140,18 @@ def _race(cfg: DictConfig, contests: list[Contest], place: Path) -> list[Result]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     budgets = len(_budgets(cfg))
     held_out = len({(contest.task, contest.method) for contest in contests}) * (len(cfg.seeds) - 1)
-    total = len(contests) * (2 + budgets * len(cfg.rates)) + budgets * held_out  # one more for each that is made anew
+    total = len(contests) * (1 + budgets * len(cfg.rates)) + budgets * held_out
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("race", total=total)
 
-        def run(cell: Cell) -> Result:
-            progress.update(
-                bar, description=f"{cell.task} {cell.method} seed {cell.seed} rate {cell.rate:g} batch {cell.batch}"
-            )
+        def run(cell: Cell, more: int = 0) -> Result:
+            """`more`: of the cells that were not foreseen."""
+            description = f"{cell.task} {cell.method} seed {cell.seed} rate {cell.rate:g} batch {cell.batch}"
+            progress.update(bar, description=description, total=(progress.tasks[0].total or 0) + more)
             result = run_cell(cell, place)
             progress.advance(bar)
             if not console.is_terminal:
-                print(f"[{int(progress.tasks[0].completed)}/{total}] {_line(cfg, result)}", flush=True)
+                print(f"[{progress.tasks[0].completed:g}/{progress.tasks[0].total:g}] {_line(cfg, result)}", flush=True)
             return result
 
         short = {contest: _short_run(cfg, contest, run) for contest in contests}
@@ -164,7 +164,7 @@ def _race(cfg: DictConfig, contests: list[Contest], place: Path) -> list[Result]
 
 
 def _trials(
-    cfg: DictConfig, short: Mapping[Contest, Result], run: Callable[[Cell], Result]
+    cfg: DictConfig, short: Mapping[Contest, Result], run: Callable[..., Result]
 ) -> tuple[list[Result], dict[tuple[float, Contest], int]]:
     """All trials of the first seed, and the steps that fill each budget.
 
@@ -180,7 +180,7 @@ def _trials(
         result = run(_cell(cfg, contest, cfg.seeds[0], multiple, budget, steps[budget, contest]))
         if multiple == cfg.rates[0] and abs(result.cpu_seconds - budget) > OFF * budget:
             steps[budget, contest] = max(1, round(result.cell.steps * budget / result.cpu_seconds))
-            result = run(replace(result.cell, steps=steps[budget, contest]))
+            result = run(replace(result.cell, steps=steps[budget, contest]), 1)
         results.append(result)
     return results, steps
 
@@ -204,7 +204,7 @@ def _task(cfg: DictConfig, contest: Contest, budget: float) -> str:
     return contest.task if len(_budgets(cfg)) == 1 else f"{contest.task}_{budget:g}s"
 
 
-def _short_run(cfg: DictConfig, contest: Contest, run: Callable[[Cell], Result]) -> Result:
+def _short_run(cfg: DictConfig, contest: Contest, run: Callable[..., Result]) -> Result:
     """One from whose CPU seconds the cost of a step is read; at the lowest rate, the one that diverges last.
 
     A few steps say whether the budget holds twice `calibration_steps` of them; if it does, those are made.
@@ -213,7 +213,7 @@ def _short_run(cfg: DictConfig, contest: Contest, run: Callable[[Cell], Result])
     shortest = run(contest.cell(cfg.seeds[0], contest.value * min(cfg.rates), SHORTEST))
     if not shortest.curve or shortest.steps_to_fill(min(_budgets(cfg))) < many:
         return shortest
-    return run(replace(shortest.cell, steps=many))
+    return run(replace(shortest.cell, steps=many), 1)
 
 
 def _line(cfg: DictConfig, result: Result) -> str:
