@@ -7,9 +7,10 @@
 Each row is a part of a race in conf/race, run by the same machinery with the same rules: a process and one thread for
 every cell, schedules stretched to equal CPU seconds, everything charged but evaluations, trials on the first seed, the
 others held out. Time is the median over the seeds. Finished cells are kept under --output and not run again; rows of
-one race share theirs. A row without a target of its own has the best baseline's final value for one, less its slack:
-two methods that do the same reach each other's final value by chance. Where the bar allows ours more time than the
-baselines, ours are given it: schedules end with the budget, so that none is there earlier than at its end.
+one race share theirs. Each row leaves index.html (opens offline), results.json and results.csv in a folder of its name.
+A row without a target of its own has the best baseline's final value for one, less its slack: two methods that do the
+same reach each other's final value by chance. Where the bar allows ours more time than the baselines, ours are given
+it: schedules end with the budget, so that none is there earlier than at its end.
 """
 
 import argparse
@@ -17,10 +18,10 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
-from spectrain.cli.compare import race
+from spectrain.cli.compare import metric, publish, race
 from spectrain.cli.overrides import composed
 from spectrain.cli.race_cells import Result
-from spectrain.cli.standings import Metric, Standing, standings
+from spectrain.cli.standings import Standing, standings
 
 
 @dataclass(frozen=True)
@@ -56,11 +57,20 @@ ROWS = {
     "finer": Row("periodic_networks", "finer_camera", PERIODIC, PERIODIC_AUTO, 1.05, 10, slack=0.1),
     "finer_coins": Row("periodic_networks", "finer_coins", PERIODIC, PERIODIC_AUTO, 1.05, 10, slack=0.1),  # held out
     "siren_gauss_newton": Row("periodic_networks", "siren_camera", PERIODIC, PERIODIC_GAUSS_NEWTON, 1.0, 10),
+    "siren_gauss_newton_coins": Row("periodic_networks", "siren_coins", PERIODIC, PERIODIC_GAUSS_NEWTON, 1.0, 10),
     "finer_gauss_newton": Row("periodic_networks", "finer_camera", PERIODIC, PERIODIC_GAUSS_NEWTON, 1.0, 10),
     "auto_relu": Row("photographs", "camera_64", ("soap", "soap_sample"), ("soap_auto",), 1.05, 20, slack=0.1),
     "auto_fourier": Row("fourier", "camera_64", ("soap", "soap_sample"), ("soap_auto",), 1.05, 15, slack=0.1),
     "auto_siren": Row("periodic_networks", "siren_camera", ("soap", "soap_S"), ("soap_auto",), 1.05, 10, slack=0.1),
     "auto_finer": Row("periodic_networks", "finer_camera", ("soap", "soap_S"), ("soap_auto",), 1.05, 10, slack=0.1),
+    "auto_relu_coins": Row("photographs", "coins_64", ("soap", "soap_sample"), ("soap_auto",), 1.05, 20, slack=0.1),
+    "auto_fourier_coins": Row("fourier", "coins_64", ("soap", "soap_sample"), ("soap_auto",), 1.05, 15, slack=0.1),
+    "auto_siren_coins": Row(
+        "periodic_networks", "siren_coins", ("soap", "soap_S"), ("soap_auto",), 1.05, 10, slack=0.1
+    ),
+    "auto_finer_coins": Row(
+        "periodic_networks", "finer_coins", ("soap", "soap_S"), ("soap_auto",), 1.05, 10, slack=0.1
+    ),
     "poisson_1e-3": Row("poisson", "poisson2d", EQUATION, ("gauss_newton", "spring"), 0.1, 15, target=1e-3),
     "poisson_1e-4": Row("poisson", "poisson2d", EQUATION, ("gauss_newton", "spring"), 0.1, 15, target=1e-4),
     "helmholtz_5e-2": Row("poisson", "helmholtz", EQUATION, ("gauss_newton", "spring"), 0.1, 30, target=5e-2),
@@ -68,11 +78,13 @@ ROWS = {
 
 
 def run_row(
-    row: Row, output: Path, budget: float, seeds: list[int], rates: list[float], batches: list[str]
+    name: str, output: Path, budget: float, seeds: list[int], rates: list[float], batches: list[str]
 ) -> list[Standing]:
-    """The cells of a row, and its table."""
+    """The cells of a row, and its table; both are left as a page and as files in a folder of the row's name."""
+    row = ROWS[name]
     results: list[Result] = []
-    for methods, seconds in ((row.baselines, budget), (row.ours, budget * max(1.0, row.bar))):
+    budgets = budget, budget * max(1.0, row.bar)
+    for methods, seconds in zip((row.baselines, row.ours), budgets, strict=True):
         cfg = composed(
             [
                 f"race={row.race}",
@@ -88,8 +100,10 @@ def run_row(
             "compare",
         )
         results += race(cfg)
-    metric = Metric(cfg.race.metric, cfg.race.better == "higher")
-    return standings(results, set(row.baselines), metric, row.target, row.slack)
+    table = standings(results, set(row.baselines), metric(cfg), row.target, row.slack)
+    cfg.race.name, cfg.race.target, cfg.budget = name, table[0].target, sorted({*budgets})
+    publish(cfg, output / name, results, table)
+    return table
 
 
 def verdict(name: str, row: Row, table: list[Standing], budget: float) -> str:
@@ -98,7 +112,7 @@ def verdict(name: str, row: Row, table: list[Standing], budget: float) -> str:
     ours = min((s for s in table if not s.baseline), key=lambda s: s.seconds)
     reached = math.isfinite(theirs.seconds)
     ratio = ours.seconds / (theirs.seconds if reached else budget)
-    met = "not reached" if math.isinf(ours.seconds) else "met" if ratio <= row.bar else "MISSED"
+    met = "not reached" if math.isinf(ours.seconds) else "met" if ratio <= row.bar else "MISSED" if reached else "open"
     baseline = f"{theirs.method} {theirs.seconds:.1f} s" if reached else f"none in {budget:g} s"
     mine = f"{ours.method} {ours.seconds:.1f} s"
     shown = f"{'' if reached else '< '}{ratio:.2f}"
@@ -123,9 +137,8 @@ def main() -> None:
     for name in args.rows or ROWS:
         row, share = ROWS[name], 0.2 if args.quick else 1.0
         budget = args.budget or share * row.budget
-        table = run_row(
-            row, args.output, budget, args.seeds[:1] if args.quick else args.seeds, args.rates, args.batches
-        )
+        seeds = args.seeds[:1] if args.quick else args.seeds
+        table = run_row(name, args.output, budget, seeds, args.rates, args.batches)
         lines.append(verdict(name, row, table, budget))
         print(lines[-1], flush=True)
     print(f"\n{'row':<15} {'target':>9}  {'best baseline':<18} {'best of ours':<22} {'ratio':>7} {'bar':>5}")

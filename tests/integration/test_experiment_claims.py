@@ -28,7 +28,7 @@ def test_high_frequencies_of_a_signal_are_learned_with_s_only(tmp_path: Path) ->
 
 def test_flattening_harms_on_a_noisy_picture_and_a_gentle_map_does_not(tmp_path: Path) -> None:
     """Best PSNR: power(.25) 25.6 dB, without S 23.5, power(.7) 22.2, flatten 20.6."""
-    found = run(tmp_path, "experiment=denoise", "study=denoise_maps", "data.size=32")
+    found = run(tmp_path, "experiment=denoise", "data.size=32")
     without = found["without_best_psnr"]
     assert found["power_quarter_best_psnr"] > without + 0.5 and found["flatten_best_psnr"] < without - 1
 

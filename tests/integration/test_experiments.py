@@ -19,7 +19,8 @@ TINY = {
     "digits": (["data.path=sklearn:wine"], "accuracy", ["stopped_test", "baseline_stopped_test", "kernel_test"]),
     "grokking": (["data.modulus=7"], "accuracy", ["steps_to_fit", "baseline_steps_to_fit", "steps_to_generalise"]),
     "image": (["data.size=24"], "psnr", ["psnr_bicubic", "gain_db"]),
-    "denoise": (["data.size=16"], "psnr", ["best_step", "baseline_best_psnr", "psnr_noisy"]),
+    "denoise": (["study=none", "data.size=16"], "psnr", ["best_step", "baseline_best_psnr", "psnr_noisy"]),
+    "photograph_tuned": (["data.size=16"], "psnr", ["gain_db"]),
 }
 FIGURES = {
     "signal_1d": {"signal", "snr", "frequencies"},

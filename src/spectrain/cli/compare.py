@@ -1,8 +1,9 @@
 """``spectrain-compare``: a race of methods over tasks, in equal CPU time, with equal trials, as one page."""
 
 import csv
+import os
 import sys
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -23,7 +24,9 @@ from spectrain.cli.standings import Metric, Standing, best_trials, standings
 from spectrain.cli.validation import validate
 from spectrain.errors import InputError
 from spectrain.lightning.outputs import write_json
-from spectrain.studies.budget import steps_to_fill
+
+SHORTEST = 4  # steps of the first short run
+OFF = 0.1  # of the budget: a first trial whose time differs by more is made anew
 
 
 @dataclass(frozen=True)
@@ -49,15 +52,20 @@ def compare(cfg: DictConfig) -> list[Standing]:
         InputError: anything in the configuration cannot be used; said before anything is trained.
     """
     validate(cfg)
-    metric, baselines = _metric(cfg), _baselines(cfg)
+    baselines = _baselines(cfg)
     results = race(cfg)
-    place = _place(cfg)
-    table = standings(results, baselines, metric, cfg.race.target)
-    _write_results(place, results, table, metric)
-    page = write_page(place, OmegaConf.to_container(cfg, resolve=True), results, table, metric)
+    table = standings(results, baselines, metric(cfg), cfg.race.target)
+    page = publish(cfg, _place(cfg), results, table)
     _print_table(cfg, table)
     print(f"page: {page}")
     return table
+
+
+def publish(cfg: DictConfig, place: Path, results: list[Result], table: list[Standing]) -> Path:
+    """Write table and cells to results.json, the cells' curves to results.csv, and all to index.html; its path."""
+    place.mkdir(parents=True, exist_ok=True)
+    _write_results(place, results, table, metric(cfg))
+    return write_page(place, OmegaConf.to_container(cfg, resolve=True), results, table, metric(cfg))
 
 
 def race(cfg: DictConfig) -> list[Result]:
@@ -132,52 +140,63 @@ def _race(cfg: DictConfig, contests: list[Contest], place: Path) -> list[Result]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     budgets = len(_budgets(cfg))
     held_out = len({(contest.task, contest.method) for contest in contests}) * (len(cfg.seeds) - 1)
-    total = len(contests) * (2 + budgets * len(cfg.rates)) + budgets * held_out
-    results = []
+    total = len(contests) * (1 + budgets * len(cfg.rates)) + budgets * held_out
     with Progress(*columns, TimeRemainingColumn(), console=console, disable=not console.is_terminal) as progress:
         bar = progress.add_task("race", total=total)
 
-        def run(cell: Cell) -> Result:
-            progress.update(
-                bar, description=f"{cell.task} {cell.method} seed {cell.seed} rate {cell.rate:g} batch {cell.batch}"
-            )
+        def run(cell: Cell, more: int = 0) -> Result:
+            """`more`: of the cells that were not foreseen."""
+            description = f"{cell.task} {cell.method} seed {cell.seed} rate {cell.rate:g} batch {cell.batch}"
+            progress.update(bar, description=description, total=(progress.tasks[0].total or 0) + more)
             result = run_cell(cell, place)
             progress.advance(bar)
             if not console.is_terminal:
-                print(f"[{int(progress.tasks[0].completed)}/{total}] {_line(cfg, result)}", flush=True)
+                print(f"[{progress.tasks[0].completed:g}/{progress.tasks[0].total:g}] {_line(cfg, result)}", flush=True)
             return result
 
-        costs: dict[Contest, tuple[float, float]] = {}
-        for contest in contests:
-            short = _short_runs(cfg, contest, run)
-            failed = [result for result in short if not result.curve]
-            for budget in _budgets(cfg) if failed else ():
-                results.append(replace(failed[0], cell=replace(failed[0].cell, task=_task(cfg, contest, budget))))
-            if not failed:
-                costs[contest] = (short[0].cpu_seconds, short[1].cpu_seconds)
-        results += [run(cell) for cell in _cells(cfg, cfg.seeds[0], costs)]
-        best = best_trials(results, _metric(cfg))
-        for seed in cfg.seeds[1:]:
-            cells = _cells(cfg, seed, costs)
+        short = {contest: _short_run(cfg, contest, run) for contest in contests}
+        results, steps = _trials(cfg, short, run)
+        best = best_trials(results, metric(cfg))
+        for seed, multiple in product(cfg.seeds[1:], cfg.rates):
+            cells = [_cell(cfg, contest, seed, multiple, budget, n) for (budget, contest), n in steps.items()]
             results += [run(cell) for cell in cells if cell.trial == best[cell.task, cell.method]]
     return results
+
+
+def _trials(
+    cfg: DictConfig, short: Mapping[Contest, Result], run: Callable[..., Result]
+) -> tuple[list[Result], dict[tuple[float, Contest], int]]:
+    """All trials of the first seed, and the steps that fill each budget.
+
+    These are told by the short run, and by the first trial, which is made anew where it ends a tenth off its budget.
+    """
+    results, steps = [], {}
+    for budget, (contest, result) in product(_budgets(cfg), short.items()):
+        if result.curve:
+            steps[budget, contest] = result.steps_to_fill(budget)
+        else:
+            results.append(replace(result, cell=replace(result.cell, task=_task(cfg, contest, budget))))
+    for multiple, (budget, contest) in product(cfg.rates, list(steps)):
+        result = run(_cell(cfg, contest, cfg.seeds[0], multiple, budget, steps[budget, contest]))
+        if multiple == cfg.rates[0] and abs(result.cpu_seconds - budget) > OFF * budget:
+            steps[budget, contest] = max(1, round(result.cell.steps * budget / result.cpu_seconds))
+            result = run(replace(result.cell, steps=steps[budget, contest]), 1)
+        results.append(result)
+    return results, steps
+
+
+def _cell(cfg: DictConfig, contest: Contest, seed: int, multiple: float, budget: float, steps: int) -> Cell:
+    cell = contest.cell(seed, contest.value * multiple, steps, figures=seed == cfg.seeds[0])
+    return replace(cell, task=_task(cfg, contest, budget))
 
 
 def _budgets(cfg: DictConfig) -> list[float]:
     return [float(b) for b in cfg.budget] if OmegaConf.is_list(cfg.budget) else [float(cfg.budget)]
 
 
-def _metric(cfg: DictConfig) -> Metric:
+def metric(cfg: DictConfig) -> Metric:
+    """What is raced for."""
     return Metric(cfg.race.metric, cfg.race.better == "higher")
-
-
-def _cells(cfg: DictConfig, seed: int, costs: Mapping[Contest, tuple[float, float]]) -> Iterator[Cell]:
-    """All trials of a seed."""
-    for budget, multiple in product(_budgets(cfg), cfg.rates):
-        for contest, cost in costs.items():
-            steps = steps_to_fill(budget, cfg.calibration_steps, *cost)
-            cell = contest.cell(seed, contest.value * multiple, steps, figures=seed == cfg.seeds[0])
-            yield replace(cell, task=_task(cfg, contest, budget))
 
 
 def _task(cfg: DictConfig, contest: Contest, budget: float) -> str:
@@ -185,11 +204,16 @@ def _task(cfg: DictConfig, contest: Contest, budget: float) -> str:
     return contest.task if len(_budgets(cfg)) == 1 else f"{contest.task}_{budget:g}s"
 
 
-def _short_runs(cfg: DictConfig, contest: Contest, run: Callable[[Cell], Result]) -> list[Result]:
-    """Two, from whose CPU seconds the cost of a step is read; at the lowest rate, the one that diverges last."""
-    few: int = cfg.calibration_steps
-    short = contest.cell(cfg.seeds[0], contest.value * min(cfg.rates), few)
-    return [run(short), run(replace(short, steps=2 * few))]
+def _short_run(cfg: DictConfig, contest: Contest, run: Callable[..., Result]) -> Result:
+    """One from whose CPU seconds the cost of a step is read; at the lowest rate, the one that diverges last.
+
+    A few steps say whether the budget holds twice `calibration_steps` of them; if it does, those are made.
+    """
+    many = 2 * cfg.calibration_steps
+    shortest = run(contest.cell(cfg.seeds[0], contest.value * min(cfg.rates), SHORTEST))
+    if not shortest.curve or shortest.steps_to_fill(min(_budgets(cfg))) < many:
+        return shortest
+    return run(replace(shortest.cell, steps=many), 1)
 
 
 def _line(cfg: DictConfig, result: Result) -> str:
@@ -202,15 +226,15 @@ def _line(cfg: DictConfig, result: Result) -> str:
     return f"{what}: {value:.4g} {cfg.race.unit} in {result.cpu_seconds:.1f} CPU s"
 
 
-def _write_results(place: Path, results: list[Result], table: list[Standing], metric: Metric) -> None:
+def _write_results(place: Path, results: list[Result], table: list[Standing], raced: Metric) -> None:
     """results.json: the table and every cell with its command; results.csv: the cells' curves."""
     cells = [
         {
             **{name: getattr(r.cell, name) for name in ("task", "method", "seed", "rate", "batch", "steps")},
             "command": r.cell.command(),
-            "folder": str(r.folder.relative_to(place)),
+            "folder": os.path.relpath(r.folder, place),
             "error": r.error,
-            "final": metric.final(r) if r.curve else None,
+            "final": raced.final(r) if r.curve else None,
         }
         for r in results
     ]

@@ -15,6 +15,7 @@ from pathlib import Path
 
 from spectrain.cli.run_folder import finished_summary
 from spectrain.cli.train import main
+from spectrain.studies.budget import steps_to_fill
 
 # Libraries read these when they start, so that a cell is charged one thread's CPU time whatever the machine has.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
@@ -81,6 +82,12 @@ class Result:
     def cpu_seconds(self) -> float:
         """Of training and refreshes; evaluations are not charged."""
         return self.curve[-1]["cpu_seconds"] if self.curve else float("nan")
+
+    def steps_to_fill(self, seconds: float) -> int:
+        """How many steps of this method take that long, by its second half; the first has the most refreshes."""
+        half = max(row["step"] for row in self.curve if row["step"] <= self.cell.steps / 2)
+        points = {int(row["step"]): row["cpu_seconds"] for row in self.curve}
+        return steps_to_fill(seconds, (int(half), points[int(half)]), (self.cell.steps, self.cpu_seconds))
 
 
 def run_cell(cell: Cell, place: Path) -> Result:

@@ -109,7 +109,7 @@ def _pictures(rows: Sequence[Standing], results: Sequence[Result], metric: Metri
         if not pictures:
             titles.append("target")
             pictures.append(arrays["target"])
-        titles.append(f"{s.method}, {metric.final(result):.4g}")
+        titles.append(f"{s.method}\n{metric.final(result):.4g}")
         pictures.append(arrays["reconstruction"])
     return page.figure(plots.svg_text(plots.pictures_figure(titles, pictures))) if pictures else ""
 

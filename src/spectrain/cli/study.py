@@ -78,7 +78,8 @@ def run_study(
                 f"{', '.join(sorted(set_twice))} cannot be set here: the experiment gives its runs values of its own; "
                 "its settings are the keys study.NAME (--cfg job lists them)."
             )
-        return _train_cell([f"seed={cfg.seed}", *passed_on, *words], place, train)
+        given = [f"seed={cfg.seed}", f"figures={str(cfg.figures).lower()}"]
+        return _train_cell([*given, *passed_on, *words], place, train)
 
     if not (folder / "cells").exists():
         make_run_folder(folder, cfg)

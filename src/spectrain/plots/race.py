@@ -64,7 +64,7 @@ def pictures_figure(titles: Sequence[str], pictures: Sequence[Float[Array, "H W 
     columns = min(4, len(pictures))
     rows = -(-len(pictures) // columns)
     height, width = np.asarray(pictures[0]).shape[:2]
-    figure = new_figure(rows * (WIDTH / columns * height / width + 0.25))
+    figure = new_figure(rows * (WIDTH / columns * height / width + 0.4))
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for axis in axes:
         axis.set_axis_off()

@@ -12,7 +12,7 @@ def timed_steps(cells: Cells, name: str, words: Sequence[str], seconds: float, f
     """How many steps fill the budget, from runs of `few` and twice as many; and the longer of them."""
     short = [cells.train(f"{name}, {steps} steps", [*words, *_length(steps)]) for steps in (few, 2 * few)]
     first, second = (float(run.summary["cpu_seconds"]) for run in short)
-    return steps_to_fill(seconds, few, first, second), short[1]
+    return steps_to_fill(seconds, (few, first), (2 * few, second)), short[1]
 
 
 def train_for(cells: Cells, name: str, words: Sequence[str], steps: int) -> Trained:

@@ -122,7 +122,7 @@ def test_the_runs_are_told_the_experiments_file_the_persons_own_words_and_the_se
     assert summary["rows"] == 3
     (folder,) = tmp_path.glob("squares-*")
     made = OmegaConf.load(folder / "cells" / "lr_0.02" / "config.yaml")
-    assert (made.model.width, made.optimizer.lr, made.seed, made.study) == (8, 0.02, 3, None)
+    assert (made.model.width, made.optimizer.lr, made.seed, made.study, made.figures) == (8, 0.02, 3, None, False)
     assert made.spectrum.subset_size == 1024, "of the experiment's file"
     assert "run folder" in (folder / "cells" / "lr_0.01.log").read_text()
 

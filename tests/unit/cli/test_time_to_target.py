@@ -1,12 +1,14 @@
 """The table of bars: its rows name what the races have, and a line says who won."""
 
 import importlib.util
+import json
 import math
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+from omegaconf import DictConfig
 
 from spectrain.cli.overrides import composed
 from spectrain.cli.race_cells import Cell, Result
@@ -33,7 +35,7 @@ def test_rows_name_what_the_races_have(script: ModuleType) -> None:
 
 
 def cell(method: str, *values: float) -> Result:
-    rows = tuple({"cpu_seconds": float(i + 1), "psnr": value} for i, value in enumerate(values))
+    rows = tuple({"step": i, "cpu_seconds": float(i + 1), "psnr": value} for i, value in enumerate(values))
     return Result(Cell("camera_64", method, (), 0, 0.01, 10), Path("folder"), rows)
 
 
@@ -44,6 +46,7 @@ def cell(method: str, *values: float) -> Result:
         ((41.0, 42.0), None, ["adam_S 1.0 s", "0.25", "met"]),
         ((30.0, 39.0), None, ["not reached"]),
         ((30.0, 60.0), 50.0, ["none in 20 s", "< 0.10", "met"]),
+        ((*[30.0] * 9, 60.0), 50.0, ["none in 20 s", "< 0.50", "open"]),  # baselines may need ten times the budget
     ],
 )
 def test_a_line_of_the_table(
@@ -54,3 +57,21 @@ def test_a_line_of_the_table(
     line = script.verdict("relu_64", script.ROWS["relu_64"], table, 20.0)
     assert all(word in line for word in says), line
     assert math.isfinite(script.ROWS["relu_64"].bar)
+
+
+def test_a_row_leaves_its_page_and_its_numbers(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ours get 1.05 of the time; the target is the baselines' less .1."""
+    budgets = []
+
+    def race(cfg: DictConfig) -> list[Result]:
+        budgets.append(cfg.budget)
+        return [cell(str(cfg.methods[0]), 10, 40)]
+
+    monkeypatch.setattr(script, "race", race)
+    table = script.run_row("auto_siren", tmp_path, 10.0, [0], [1.0], ["own"])
+    assert budgets == [10, 10.5] and [(s.method, s.target) for s in table] == [("soap", 39.9), ("soap_auto", 39.9)]
+    page = (tmp_path / "auto_siren" / "index.html").read_text()
+    assert "Race: auto_siren" in page and "10 or 10.5 CPU seconds" in page and "The target is 39.9" in page
+    assert len(json.loads((tmp_path / "auto_siren" / "results.json").read_text())["cells"]) == 2

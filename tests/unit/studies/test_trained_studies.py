@@ -42,9 +42,9 @@ class Program:
 
 
 def test_steps_fill_the_budget() -> None:
-    assert steps_to_fill(10.5, 20, 0.5 + 2.0, 0.5 + 4.0) == 100  # half a second to start, .1 s a step
-    assert steps_to_fill(0.1, 20, 2.5, 4.5) == 1
-    assert steps_to_fill(10, 20, 2.0, 1.9) == 862, "a cost below 0 is not believed: .2 * 1.9 / 40"
+    assert steps_to_fill(10.5, (20, 0.5 + 2.0), (40, 0.5 + 4.0)) == 100  # half a second to start, .1 s a step
+    assert steps_to_fill(0.1, (20, 2.5), (40, 4.5)) == 1
+    assert steps_to_fill(10, (20, 2.0), (40, 1.9)) == 862, "a cost below 0 is not believed: .2 * 1.9 / 40"
 
 
 def test_the_map_of_the_method(tmp_path: Path) -> None:
@@ -136,18 +136,24 @@ def test_settings_that_cannot_be_used(make: object, says: str) -> None:
 FEWER = " ".join(
     f"~study.starts.{name}" for name in ("omega_10", "omega_60", "weights_x1_5", "weights_x3", "not_centred")
 )
+TWO_MAPS = "~study.ways.power_quarter ~study.ways.power ~study.ways.suggested"
 SMALL = "data.size=8 model.width=8 model.depth=1 spectrum.rank=4 spectrum.subset_size=16 trainer.accelerator=cpu"
 
 
 @pytest.mark.parametrize(
     ("study", "words", "headline"),
     [
-        ("where_it_pays", "study.networks=[mlp] study.optimizers=[adam] study.warmup=1", "mlp_adam_gain_db"),
-        pytest.param("initialisation", f"study.few=1 {FEWER}", "best", marks=pytest.mark.slow),
+        (
+            "where_it_pays",
+            "study.seconds=0.02 study.networks=[mlp] study.optimizers=[adam] study.warmup=1",
+            "mlp_adam_gain_db",
+        ),
+        ("initialisation", f"study.seconds=0.02 study.few=1 {FEWER}", "best"),
+        ("denoise", f"trainer.max_steps=2 {TWO_MAPS}", "flatten_best_psnr"),
     ],
 )
 def test_a_few_steps_of_the_program_itself(tmp_path: Path, study: str, words: str, headline: str) -> None:
-    given = [f"experiment={study}", *SMALL.split(), *words.split(), "study.seconds=0.02", "logger=none"]
+    given = [f"experiment={study}", *SMALL.split(), *words.split(), "logger=none"]
     given += ["figures=false", f"paths.run_dir={tmp_path / 'run'}"]
     found = train(composed(given), given, study)
     assert found[headline] is not None
