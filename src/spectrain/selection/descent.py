@@ -120,7 +120,8 @@ def differences(f: Float[Tensor, "J m C"], y: Float[Tensor, "n C"]) -> Float[Ten
     mean = y.mean(0)
     flat = (f - mean).flatten(1)
     deviation = (y - mean).square().sum(1).mean().sqrt().clamp(min=torch.finfo(y.dtype).tiny)
-    return torch.cdist(flat, flat) / (deviation * f.shape[1] ** 0.5)
+    apart: Tensor = torch.cdist(flat, flat)
+    return apart / (deviation * f.shape[1] ** 0.5)
 
 
 def distinct(apart: Float[Tensor, "J J"], order: Sequence[int], tolerance: float) -> dict[int, int]:
