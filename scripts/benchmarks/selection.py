@@ -121,8 +121,8 @@ def correlation(predicted: np.ndarray, measured: np.ndarray) -> float:
 
 
 def measure_kernel(K: Tensor, y: Tensor, train: Tensor, test: Tensor, s: Suggestion) -> tuple[Measured, np.ndarray]:
-    """The errors at the test points, and how far apart the predictions there are."""
-    maps = list(dict.fromkeys(c.spectral_map for c in s.ranking))
+    """The errors at the test points, and how far apart the predictions there are: in one order on every split."""
+    maps = sorted({c.spectral_map for c in s.ranking}, key=repr)
     steps = sorted({c.steps for c in s.ranking})
     spectrum = Spectrum.from_kernel(K[train][:, train])
     f = predict_descent(spectrum, K[test][:, train], y[train], maps, steps).flatten(0, 1)
