@@ -124,11 +124,12 @@ def suggest_spectral_map(
 
     Sources: the filter, Geifman et al. 2024 (arXiv 2307.14531); held-out folds, Stone 1974; resampling, Efron 1979.
 
-    Raises InputError for fewer than 20 points, a y of another length or with numbers that are not finite, and noise < 0
+    Raises InputError for fewer than 20 points, a kernel that `Spectrum.from_kernel` refuses, a y of another length or with numbers that are not finite, and noise < 0
     or steps < 1.
     """
     K, Y = _checked(kernel_or_spectrum, y, noise, steps, max_points)
-    spectrum = Spectrum.from_kernel(K)
+    spectrum = Spectrum.from_kernel(K)  # refuses what is not symmetric
+    K = (K + K.T) / 2
     tried = default_maps(len(K)) if maps is None else [identity(), *(g for g in maps if g != identity())]
     results = {g: pilot(g) if pilot is not None else Pilot(growth=1.0, pace=1.0) for g in tried}
     kept = [g for g in tried if results[g].stable or g == identity()]
@@ -214,9 +215,11 @@ def _noise(spectrum: Spectrum, y: Tensor, best: Candidate) -> float:
 def _checked(
     given: Tensor | Spectrum, y: Tensor, noise: float | None, steps: int | None, max_points: int
 ) -> tuple[Tensor, Tensor]:
-    n = given.n if isinstance(given, Spectrum) else given.shape[0]
-    if n < 20:
-        raise InputError(f"{n} points are too few to choose a spectral map from; give at least 20.")
+    n = given.n if isinstance(given, Spectrum) else len(given)
+    if min(n, max_points) < 20:
+        raise InputError(f"{min(n, max_points)} points are too few to choose a spectral map from; give at least 20.")
+    if not isinstance(given, Spectrum) and given.shape != (n, n):
+        raise InputError(f"The kernel has shape {tuple(given.shape)}; it must be [{n}, {n}], on the training points.")
     if y.ndim not in (1, 2) or y.shape[0] != n or not bool(torch.isfinite(y).all()):
         raise InputError(f"y has shape {tuple(y.shape)}; it must be [{n}] or [{n}, C], with finite numbers.")
     if (noise is not None and not noise >= 0) or (steps is not None and steps < 1):
@@ -228,4 +231,4 @@ def _checked(
     else:
         # In its own precision: a spectrum must know what its kernel's rounding was.
         K = given[kept][:, kept]
-    return (K + K.T) / 2, y[kept].to(K.device, torch.float64).reshape(len(kept), -1)
+    return K, y[kept].to(K.device, torch.float64).reshape(len(kept), -1)

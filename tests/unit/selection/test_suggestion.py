@@ -218,6 +218,9 @@ def test_says_why() -> None:
     ("arguments", "said"),
     [
         ((K[:10, :10], FINE[:10]), "too few"),
+        ((K[:, :100], FINE), "kernel has shape"),
+        ((K + torch.tril(K, -1), FINE), "not symmetric"),
+        ((K * math.nan, FINE), "not finite"),
         ((K, FINE[:100]), "y has shape"),
         ((K, FINE * math.nan), "finite"),
         ((K, FINE, -1.0), "noise=-1"),
@@ -227,3 +230,8 @@ def test_says_why() -> None:
 def test_bad_input_is_refused(arguments: tuple, said: str) -> None:
     with pytest.raises(InputError, match=said):
         suggest_spectral_map(*arguments)
+
+
+def test_too_few_points_after_thinning_are_too_few() -> None:
+    with pytest.raises(InputError, match="5 points are too few"):
+        suggest_spectral_map(K, FINE, max_points=5)
