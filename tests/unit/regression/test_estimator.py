@@ -111,10 +111,13 @@ def test_a_chosen_ridge_is_the_best_of_its_path(criterion: str) -> None:
 
 @pytest.mark.parametrize("ridge", [-1.0, float("nan"), "best"])
 def test_bad_ridges_are_refused(ridge: object) -> None:
-    with pytest.raises(ValueError, match="minimum of 2 is required"):
-        KernelRegression().fit(np.zeros((1, 2)), [1.0])
     with pytest.raises(InputError, match="ridge"):
         KernelRegression(ridge=ridge).fit(X, Y)
+
+
+def test_one_point_is_refused() -> None:
+    with pytest.raises(ValueError, match="minimum of 2 is required"):
+        KernelRegression().fit(np.zeros((1, 2)), [1.0])
 
 
 def test_bad_paths_are_refused() -> None:
