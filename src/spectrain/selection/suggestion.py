@@ -124,8 +124,8 @@ def suggest_spectral_map(
 
     Sources: the filter, Geifman et al. 2024 (arXiv 2307.14531); held-out folds, Stone 1974; resampling, Efron 1979.
 
-    Raises InputError for fewer than 20 points, a kernel that `Spectrum.from_kernel` refuses, a y of another length or with numbers that are not finite, and noise < 0
-    or steps < 1.
+    Raises InputError for fewer than 20 points, a kernel that `Spectrum.from_kernel` refuses, a y of another length or
+    with numbers that are not finite, and noise < 0 or steps < 1.
     """
     K, Y = _checked(kernel_or_spectrum, y, noise, steps, max_points)
     spectrum = Spectrum.from_kernel(K)  # refuses what is not symmetric
