@@ -28,8 +28,7 @@ from spectrain import plots
 from spectrain.kernels import empirical_ntk
 from spectrain.models import mlp
 from spectrain.selection import Suggestion, network_pilot, suggest_spectral_map
-from spectrain.selection.descent import closed_form_errors, predict_descent
-from spectrain.selection.suggestion import default_maps, default_steps
+from spectrain.selection.descent import differences, distinct, predict_descent
 from spectrain.spectral_maps import SpectralMap, flatten, identity, power
 from spectrain.spectrum import Spectrum
 
@@ -37,6 +36,8 @@ HEADER = (
     "| data | rank correlation | halves | pairs | over the best | over identity | over its best | single splits "
     "| suggestions | s |\n|---|---|---|---|---|---|---|---|---|---|"
 )
+# Predictions this close count as one predictor (the first: only if they are equal to the last digit).
+SAME = [0.0, 1e-7, 1e-6, 1e-5, 1e-4, 1e-3, 1e-2]
 
 
 def split(n: int, seed: int) -> tuple[Tensor, Tensor]:
@@ -76,8 +77,9 @@ def mean_errors(splits: list[tuple[Suggestion, Measured]]) -> Measured:
 def agreement(splits: list[tuple[Suggestion, Measured]]) -> str:
     """Three columns.
 
-    Rank correlation of one split's predictions with the mean measured errors; in brackets, with errors within half a
-    percent as equal: what has converged is one predictor under many names, and its order is rounding.
+    Rank correlation of one split's predictions with the mean measured errors, over the candidates that are different
+    predictors (`Suggestion.distinct`); in brackets, over all their names, plain and with errors within half a percent
+    as equal.
     Halves: rank correlation of the mean errors of half of the splits with those of the others, which is what the
     measurement agrees with itself. Pairs: of the pairs of candidates whose mean errors are two standard errors apart,
     the share that one split's predictions order so; in brackets, how many of all pairs these are.
@@ -87,6 +89,9 @@ def agreement(splits: list[tuple[Suggestion, Measured]]) -> str:
     keys = [key for key in keys if any(key in r for r in ranked)]
     predicted = np.array([[r.get(key, np.nan) for key in keys] for r in ranked])
     measured = np.array([[m[key] for key in keys] for _, m in splits])
+    counted = [{(c.spectral_map, c.steps) for c in s.distinct} for s, _ in splits]
+    once = [np.where([k in names for k in keys], row, np.nan) for names, row in zip(counted, predicted, strict=True)]
+    single = [correlation(row, measured.mean(0)) for row in once]
     each = [correlation(row, measured.mean(0)) for row in predicted]
     merged = [correlation(levels(row), levels(measured.mean(0))) for row in predicted]
     orders = [np.random.default_rng(i).permutation(len(splits)) for i in range(20)]
@@ -99,7 +104,7 @@ def agreement(splits: list[tuple[Suggestion, Measured]]) -> str:
         asked = (predicted[:, one] - predicted[:, two])[:, resolved]
     right = np.sign(asked) == np.sign(apart.mean(0)[resolved])
     return (
-        f"{np.mean(each):.2f} ({np.mean(merged):.2f}) | {np.mean(itself):.2f} | "
+        f"{np.mean(single):.2f} ({np.mean(each):.2f}; {np.mean(merged):.2f}) | {np.mean(itself):.2f} | "
         f"{right[~np.isnan(asked)].mean():.2f} ({resolved.mean():.0%})"
     )
 
@@ -115,28 +120,57 @@ def correlation(predicted: np.ndarray, measured: np.ndarray) -> float:
     return float(spearmanr(predicted[known], measured[known])[0])
 
 
-def measure_kernel(K: Tensor, y: Tensor, train: Tensor, test: Tensor, s: Suggestion) -> Measured:
-    maps = list(dict.fromkeys(c.spectral_map for c in s.ranking))
+def measure_kernel(K: Tensor, y: Tensor, train: Tensor, test: Tensor, s: Suggestion) -> tuple[Measured, np.ndarray]:
+    """The errors at the test points, and how far apart the predictions there are: in one order on every split."""
+    maps = sorted({c.spectral_map for c in s.ranking}, key=repr)
     steps = sorted({c.steps for c in s.ranking})
     spectrum = Spectrum.from_kernel(K[train][:, train])
-    f = predict_descent(spectrum, K[test][:, train], y[train], maps, steps)
-    errors = mean_square(f, y[test])
-    return {(g, t): float(errors[i, j]) for i, g in enumerate(maps) for j, t in enumerate(steps)}
+    f = predict_descent(spectrum, K[test][:, train], y[train], maps, steps).flatten(0, 1)
+    errors = mean_square(f, y[test]).tolist()
+    names = [(g, t) for g in maps for t in steps]
+    return dict(zip(names, errors, strict=True)), differences(f, y[train]).numpy()
 
 
 def kernels(limit: int | None, seeds: list[int]) -> None:
     print(HEADER)
+    tolerances = []
     for source in (tables, images, signals):
         for name, x, y in source():
             K = relu_ntk(x, x)
-            splits, seconds = [], 0.0
+            splits, apart, seconds = [], [], 0.0
             for seed in seeds:
                 train, test = split(len(x), seed)
                 start = time.process_time()
                 s = suggest_spectral_map(K[train][:, train], y[train], steps=limit)
                 seconds += time.process_time() - start
-                splits.append((s, measure_kernel(K, y, train, test, s)))
+                measured, differ = measure_kernel(K, y, train, test, s)
+                splits.append((s, measured))
+                apart.append(differ)
             print(row(name, splits, seconds), flush=True)
+            tolerances.append(tolerance_row(name, splits, np.sqrt(np.square(apart).mean(0)), y))
+    print(f"\n| data | can be measured | {' | '.join(f'{t:g}' for t in SAME)} |\n|{'---|' * (len(SAME) + 2)}")
+    print("\n".join(tolerances))
+
+
+def tolerance_row(name: str, splits: list[tuple[Suggestion, Measured]], apart: np.ndarray, y: Tensor) -> str:
+    """Rank correlation over the predictors that are further apart at the test points than each tolerance, and their
+    number; before that, the difference of predictions that the measured errors can tell.
+
+    |E_a - E_b| <= |f_a - f_b| (|r_a| + |r_b|) / m = 2 d sqrt(V E), so that it is se(E) / (2 sqrt(V E)): d in units of
+    the targets' deviation sqrt(V), se the standard error of the mean over splits. The smallest of all candidates.
+    """
+    names = list(splits[0][1])
+    measured = np.array([list(m.values()) for _, m in splits])
+    mean, error = measured.mean(0), measured.std(0, ddof=1) / len(splits) ** 0.5
+    variance = float((y - y.mean(0)).square().sum(1).mean())
+    cells = [f"{(error / (2 * np.sqrt(variance * mean))).min():.1e}"]
+    ranked = [{(c.spectral_map, c.steps): c.predicted_error for c in s.ranking} for s, _ in splits]
+    order = sorted(range(len(names)), key=lambda j: names[j][1])
+    for tolerance in SAME:
+        kept = [j for j, first in distinct(torch.from_numpy(apart), order, tolerance).items() if j == first]
+        each = [correlation(np.array([r[names[j]] for j in kept]), mean[kept]) for r in ranked]
+        cells.append(f"{np.mean(each):.2f} ({len(kept)})")
+    return f"| {name} | {' | '.join(cells)} |"
 
 
 def networks(width: int, piloted: bool, initialisations: int, seeds: list[int]) -> None:
@@ -227,19 +261,13 @@ def formulas() -> None:
             K = relu_ntk(x, x)
             train, test = split(len(x), 0)
             s = suggest_spectral_map(K[train][:, train], y[train])
-            measured = measure_kernel(K, y, train, test, s)
-            maps, steps = default_maps(len(train)), default_steps(None)
-            loo, gcv = closed_form_errors(Spectrum.from_kernel(K[train][:, train]), y[train], maps, steps)
-            truth = [measured[g, t] for g in maps for t in steps]
-            folds = {(c.spectral_map, c.steps): c.predicted_error for c in s.ranking}
+            measured, _ = measure_kernel(K, y, train, test, s)
+            truth = [measured[c.spectral_map, c.steps] for c in s.distinct]
             cells = []
-            for predicted in (
-                [folds[g, t] for g in maps for t in steps],
-                loo.flatten().tolist(),
-                gcv.flatten().tolist(),
-            ):
-                finite = np.nan_to_num(predicted, nan=1e300, posinf=1e300)
-                cells.append(f"{spearmanr(finite, truth)[0]:.2f}, {truth[int(finite.argmin())] / min(truth):.3f}")
+            for predictor in ("predicted_error", "leave_one_out", "gcv"):
+                predicted = np.array([getattr(c, predictor) for c in s.distinct])
+                chosen = truth[int(predicted.argmin())] / min(measured.values())
+                cells.append(f"{spearmanr(predicted, truth)[0]:.2f}, {chosen:.3f}")
             print(f"| {name} | {' | '.join(cells)} |", flush=True)
 
 

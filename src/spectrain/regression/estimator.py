@@ -44,7 +44,13 @@ class KernelRegression(RegressorMixin, BaseEstimator):  # type: ignore[misc]
     def fit(self, X: Any, y: Any) -> "KernelRegression":
         """X [n, d], y [n] or [n, C]."""
         arrays = validate_data(
-            self, _to_numpy(X), _to_numpy(y), multi_output=True, y_numeric=True, dtype=[np.float64, np.float32]
+            self,
+            _to_numpy(X),
+            _to_numpy(y),
+            multi_output=True,
+            y_numeric=True,
+            dtype=[np.float64, np.float32],
+            ensure_min_samples=2,
         )
         self.X_fit_ = X.detach() if isinstance(X, Tensor) else torch.tensor(arrays[0])
         targets = torch.from_numpy(np.asarray(arrays[1], dtype=np.float64))

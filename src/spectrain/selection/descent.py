@@ -1,6 +1,6 @@
 """Early-stopped preconditioned descent as a spectral filter, and what it predicts for points it has not seen.
 
-Letters: n points, C outputs, T step counts, M maps, m held-out points. Eigenvalues are of K/n.
+Letters: n points, C outputs, T step counts, M maps, J = M T candidates, m held-out points. Eigenvalues are of K/n.
 """
 
 from collections.abc import Sequence
@@ -31,8 +31,11 @@ def predict_descent(
     y: Float[Tensor, "n C"],
     maps: Sequence[SpectralMap],
     steps: Sequence[float],
+    paces: Sequence[float] | None = None,
 ) -> Float[Tensor, "M T m C"]:
     """f_t(z) = k(z, X) sum_i f_i / (n lambda_i) v_i v_i^T (y - mean y) + mean y, for every map and number of steps.
+
+    paces: what a step of each map is worth; one, unless given.
 
     This is exact for squared loss and a fixed kernel: w <- w - eta J^T S r from f_0 = 0 with the output's bias at
     mean y. Unresolved modes are left out: nothing can be said about them.
@@ -44,8 +47,8 @@ def predict_descent(
     projected = V.T @ (y - mean)
     extended = cross.to(V) @ V / (spectrum.n * eigenvalues)
     out = []
-    for g in maps:
-        f = filters(eigenvalues, spectrum.ratio(g)[:r], steps)
+    for g, pace in zip(maps, paces or [1.0] * len(maps), strict=True):
+        f = filters(eigenvalues, spectrum.ratio(g)[:r], [pace * t for t in steps])
         out.append(torch.einsum("mk,tk,kc->tmc", extended, f, projected))
     return torch.stack(out) + mean
 
@@ -91,20 +94,55 @@ def split_folds(K: Float[Tensor, "n n"], y: Float[Tensor, "n C"], count: int = 1
 
 
 def held_out_errors(
-    folds: Sequence[Fold], y: Float[Tensor, "n C"], maps: Sequence[SpectralMap], steps: Sequence[float]
-) -> Float[Tensor, "M T n"]:
-    """Squared error at every point, predicted from the folds it is not in, without training: their mean over draws."""
+    folds: Sequence[Fold],
+    y: Float[Tensor, "n C"],
+    maps: Sequence[SpectralMap],
+    steps: Sequence[float],
+    paces: Sequence[float] | None = None,
+) -> tuple[Float[Tensor, "M T n"], Float[Tensor, "J J"]]:
+    """Predicted from the folds that a point is not in, without training, and averaged over draws of the folds:
+
+    the squared error at every point, and how far apart the predictions of the candidates are (`differences`).
+    """
     errors = y.new_zeros(len(maps), len(steps), len(y))
     times = y.new_zeros(len(y))
+    squares = y.new_zeros(len(maps) * len(steps), len(maps) * len(steps))
     for fold in folds:
-        f = predict_descent(fold.spectrum, fold.cross, y[fold.others], maps, steps)
+        f = predict_descent(fold.spectrum, fold.cross, y[fold.others], maps, steps, paces)
         errors[:, :, fold.held] += (f - y[fold.held]).square().sum(-1)
         times[fold.held] += 1
-    return errors / times
+        squares += len(fold.held) * differences(f.flatten(0, 1), y).square()
+    return errors / times, (squares / times.sum()).sqrt()
+
+
+def differences(f: Float[Tensor, "J m C"], y: Float[Tensor, "n C"]) -> Float[Tensor, "J J"]:
+    """|f_a - f_b| / sqrt(m) of every two predictions, in units of the targets' deviation |y - mean y| / sqrt(n)."""
+    mean = y.mean(0)
+    flat = (f - mean).flatten(1)
+    deviation = (y - mean).square().sum(1).mean().sqrt().clamp(min=torch.finfo(y.dtype).tiny)
+    apart: Tensor = torch.cdist(flat, flat)
+    return apart / (deviation * f.shape[1] ** 0.5)
+
+
+def distinct(apart: Float[Tensor, "J J"], order: Sequence[int], tolerance: float) -> dict[int, int]:
+    """{candidate: the first in `order` that is within the tolerance of it}: itself, if it stands for a predictor."""
+    close = (apart <= tolerance).tolist()
+    kept: list[int] = []
+    first = {}
+    for j in order:
+        same = next((i for i in kept if close[j][i]), j)
+        if same == j:
+            kept.append(j)
+        first[j] = same
+    return first
 
 
 def closed_form_errors(
-    spectrum: Spectrum, y: Float[Tensor, "n C"], maps: Sequence[SpectralMap], steps: Sequence[int]
+    spectrum: Spectrum,
+    y: Float[Tensor, "n C"],
+    maps: Sequence[SpectralMap],
+    steps: Sequence[float],
+    paces: Sequence[float] | None = None,
 ) -> tuple[Float[Tensor, "M T"], Float[Tensor, "M T"]]:
     """(leave-one-out, GCV) of the filter as a linear smoother H = V diag(f) V^T.
 
@@ -121,14 +159,15 @@ def closed_form_errors(
     V = spectrum.eigenvectors
     centred = y - y.mean(0)
     projected = V.T @ centred
+    squared = V.square()
     loo, gcv = [], []
     smallest = max(spectrum.noise_floor, float(spectrum.eigenvalues[0]) * 1e-18)
-    for g in maps:
+    for g, pace in zip(maps, paces or [1.0] * len(maps), strict=True):
         # The unresolved modes stand at the noise floor: never learned, and never a division by zero.
-        left = 1 - filters(spectrum.eigenvalues.clamp(min=smallest), spectrum.ratio(g), steps)
+        left = 1 - filters(spectrum.eigenvalues.clamp(min=smallest), spectrum.ratio(g), [pace * t for t in steps])
         for row in left:
             residual = V @ (row[:, None] * projected) + (centred - V @ projected)
-            loo.append((residual / (V.square() @ row)[:, None]).square().sum() / n)
+            loo.append((residual / (squared @ row)[:, None]).square().sum() / n)
             gcv.append(residual.square().sum() / n / row.mean() ** 2)
     shape = (len(maps), len(steps))
     return torch.stack(loo).reshape(shape), torch.stack(gcv).reshape(shape)

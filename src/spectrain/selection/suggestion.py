@@ -1,6 +1,6 @@
 """Which spectral map, and how many steps, for this kernel and these targets.
 
-Letters: n points, C outputs, M maps, T step counts, B bootstrap resamples. Eigenvalues are of K/n.
+Letters: n points, C outputs, M maps, T step counts, J = M T candidates. Eigenvalues are of K/n.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from spectrain.errors import InputError
 from spectrain.selection.candidate import Candidate
-from spectrain.selection.descent import Fold, filters, held_out_errors, split_folds
+from spectrain.selection.descent import closed_form_errors, distinct, filters, held_out_errors, split_folds
 from spectrain.selection.pilot import Pilot
 from spectrain.selection.words import reason
 from spectrain.spectral_maps import SpectralMap, flatten, identity, power
@@ -21,12 +21,15 @@ from spectrain.spectrum import Spectrum
 
 _RESAMPLES = 200
 # Predicted errors this close are one: fewer steps decide between them.
-_SAME = 0.005
+_CLOSE = 0.005
+# Predictions this close, in units of the targets' deviation, are one predictor: no error changes by as much as can be
+# measured (docs/choosing_g.md).
+_SAME = 1e-4
 
 
 @dataclass(frozen=True)
 class Suggestion:
-    """All candidates, best first, and why.
+    """All candidates, best first, and why. What several names stand for counts once in `distinct`.
 
     `noise` is the noise's standard deviation in each output: the given one, or an estimate.
     The estimate counts detail that this kernel cannot learn from n points as noise.
@@ -52,17 +55,31 @@ class Suggestion:
         """The suggested number of steps of size 1/g_max."""
         return self.best.steps
 
+    @property
+    def distinct(self) -> list[Candidate]:
+        """The candidates that are different predictors: each under the name that takes the fewest steps."""
+        return [c for c in self.ranking if c.same_as is None]
+
     def __str__(self) -> str:
         lines = [f"{'map':32s} {'steps':>7s} {'predicted error':>16s} {'+-':>9s} {'confidence':>10s}"]
-        best_of_map: dict[SpectralMap, Candidate] = {}
-        for c in self.ranking:
-            best_of_map.setdefault(c.spectral_map, c)
-        for c in best_of_map.values():
+        for g in dict.fromkeys(c.spectral_map for c in self.ranking):
+            c = self.best if g == self.spectral_map else _quickest(self.ranking, g)
             lines.append(
                 f"{c.spectral_map!r:32s} {c.steps:7d} {c.predicted_error:16.4g} {c.standard_error:9.2g} "
-                f"{c.confidence:10.2f}"
+                f"{c.confidence:10.2f}{_twin(c)}"
             )
         return "\n".join([*lines, self.reason])
+
+
+def _quickest(ranking: Sequence[Candidate], g: SpectralMap) -> Candidate:
+    """Of one map, the fewest steps among the smallest errors."""
+    own = [c for c in ranking if c.spectral_map == g]
+    smallest = min(c.predicted_error for c in own)
+    return min((c for c in own if c.predicted_error <= (1 + _CLOSE) * smallest), key=lambda c: c.steps)
+
+
+def _twin(c: Candidate) -> str:
+    return "" if c.same_as is None else f"  the same predictor as {c.same_as[0]!r} after {c.same_as[1]}"
 
 
 def default_maps(n: int) -> list[SpectralMap]:
@@ -107,38 +124,53 @@ def suggest_spectral_map(
 
     Sources: the filter, Geifman et al. 2024 (arXiv 2307.14531); held-out folds, Stone 1974; resampling, Efron 1979.
 
-    Raises InputError for fewer than 20 points, a y of another length or with numbers that are not finite, and noise < 0
-    or steps < 1.
+    Raises InputError for fewer than 20 points, a kernel that `Spectrum.from_kernel` refuses, a y of another length or
+    with numbers that are not finite, and noise < 0 or steps < 1.
     """
     K, Y = _checked(kernel_or_spectrum, y, noise, steps, max_points)
-    spectrum = Spectrum.from_kernel(K)
-    candidates = default_maps(len(K)) if maps is None else [identity(), *(g for g in maps if g != identity())]
-    counts = default_steps(steps)
-    folds = split_folds(K, Y, draws=_draws(len(K)))
-    diverging: list[SpectralMap] = []
-    if pilot is not None:
-        candidates, by_map, diverging = _paced(pilot, candidates, counts, folds, Y)
-    else:
-        by_map = held_out_errors(folds, Y, candidates, counts)
-    errors = torch.nan_to_num(by_map, nan=math.inf).flatten(0, 1)  # [M T, n]
-    mean = errors.mean(1)
+    spectrum = Spectrum.from_kernel(K)  # refuses what is not symmetric
+    K = (K + K.T) / 2
+    tried = default_maps(len(K)) if maps is None else [identity(), *(g for g in maps if g != identity())]
+    results = {g: pilot(g) if pilot is not None else Pilot(growth=1.0, pace=1.0) for g in tried}
+    kept = [g for g in tried if results[g].stable or g == identity()]
+    counts, paces = default_steps(steps), [results[g].pace for g in kept]
+    by_map, apart = held_out_errors(split_folds(K, Y, draws=_draws(len(K))), Y, kept, counts, paces)
+    errors = torch.nan_to_num(by_map, nan=math.inf).flatten(0, 1)  # [J, n]
     best = _choice(errors, counts)
-    order = [best, *(j for j in mean.argsort().tolist() if j != best)]
-    confidence = _confidence(errors)
     known_noise = 0.0 if noise is None else Y.shape[1] * noise**2
-    ranking = [
-        Candidate(
-            candidates[j // len(counts)],
-            counts[j % len(counts)],
-            max(float(mean[j]) - known_noise, 0.0),
-            float(errors[j].std() / len(K) ** 0.5),
-            float(confidence[j]),
-        )
-        for j in order
-    ]
-    plain = min((c for c in ranking if c.spectral_map == identity()), key=lambda c: c.predicted_error)
+    closed = closed_form_errors(spectrum, Y, kept, counts, paces)
+    ranking = _rank([(g, t) for g in kept for t in counts], errors, best, known_noise, closed, apart)
+    plain = _quickest(ranking, identity())
     estimate = _noise(spectrum, Y, ranking[0]) if noise is None else noise
+    diverging = [g for g in tried if g not in kept]
     return Suggestion(ranking, reason(spectrum, Y, ranking, plain, estimate, diverging), estimate, plain)
+
+
+def _rank(
+    named: Sequence[tuple[SpectralMap, int]],
+    errors: Float[Tensor, "J n"],
+    best: int,
+    known_noise: float,
+    closed: tuple[Float[Tensor, "M T"], Float[Tensor, "M T"]],
+    apart: Float[Tensor, "J J"],
+) -> list[Candidate]:
+    """The candidates in the order of their predicted errors, the chosen one first."""
+    mean, confidence = errors.mean(1), _confidence(errors)
+    loo, gcv = (torch.nan_to_num(values, nan=math.inf).flatten().tolist() for values in closed)
+    stands = distinct(apart, [best, *sorted(range(len(named)), key=lambda j: (named[j][1], j))], _SAME)
+    return [
+        Candidate(
+            spectral_map=named[j][0],
+            steps=named[j][1],
+            predicted_error=max(float(mean[j]) - known_noise, 0.0),
+            standard_error=float(errors[j].std() / errors.shape[1] ** 0.5),
+            confidence=float(confidence[j]),
+            leave_one_out=loo[j],
+            gcv=gcv[j],
+            same_as=None if stands[j] == j else named[stands[j]],
+        )
+        for j in [best, *(j for j in mean.argsort().tolist() if j != best)]
+    ]
 
 
 def _draws(n: int) -> int:
@@ -151,25 +183,11 @@ def _choice(errors: Float[Tensor, "J n"], counts: Sequence[int]) -> int:
     loses no more than one standard error of the difference, point by point.
     """
     mean, T = errors.mean(1), len(counts)
-    close = (mean <= (1 + _SAME) * mean.min()).nonzero()[:, 0].tolist()
+    close = (mean <= (1 + _CLOSE) * mean.min()).nonzero()[:, 0].tolist()
     best: int = min(close, key=lambda j: (counts[j % T], float(mean[j])))
     plain = int(mean[: best % T + 1].argmin())  # counts ascend
     gain = errors[plain] - errors[best]
     return plain if float(gain.mean()) <= float(gain.std()) / len(gain) ** 0.5 else best
-
-
-def _paced(
-    pilot: Callable[[SpectralMap], Pilot],
-    maps: Sequence[SpectralMap],
-    counts: Sequence[int],
-    folds: Sequence[Fold],
-    y: Float[Tensor, "n C"],
-) -> tuple[list[SpectralMap], Float[Tensor, "M T n"], list[SpectralMap]]:
-    """The maps that hold, their errors with every step worth what it was in the pilot, and the maps that diverge."""
-    results = {g: pilot(g) for g in maps}
-    kept = [g for g in maps if results[g].stable or g == identity()]
-    errors = [held_out_errors(folds, y, [g], [results[g].pace * t for t in counts]) for g in kept]
-    return kept, torch.cat(errors), [g for g in maps if g not in kept]
 
 
 def _confidence(errors: Float[Tensor, "J n"]) -> Float[Tensor, "J"]:
@@ -197,9 +215,11 @@ def _noise(spectrum: Spectrum, y: Tensor, best: Candidate) -> float:
 def _checked(
     given: Tensor | Spectrum, y: Tensor, noise: float | None, steps: int | None, max_points: int
 ) -> tuple[Tensor, Tensor]:
-    n = given.n if isinstance(given, Spectrum) else given.shape[0]
-    if n < 20:
-        raise InputError(f"{n} points are too few to choose a spectral map from; give at least 20.")
+    n = given.n if isinstance(given, Spectrum) else len(given)
+    if min(n, max_points) < 20:
+        raise InputError(f"{min(n, max_points)} points are too few to choose a spectral map from; give at least 20.")
+    if not isinstance(given, Spectrum) and given.shape != (n, n):
+        raise InputError(f"The kernel has shape {tuple(given.shape)}; it must be [{n}, {n}], on the training points.")
     if y.ndim not in (1, 2) or y.shape[0] != n or not bool(torch.isfinite(y).all()):
         raise InputError(f"y has shape {tuple(y.shape)}; it must be [{n}] or [{n}, C], with finite numbers.")
     if (noise is not None and not noise >= 0) or (steps is not None and steps < 1):
@@ -211,4 +231,4 @@ def _checked(
     else:
         # In its own precision: a spectrum must know what its kernel's rounding was.
         K = given[kept][:, kept]
-    return (K + K.T) / 2, y[kept].to(K.device, torch.float64).reshape(len(kept), -1)
+    return K, y[kept].to(K.device, torch.float64).reshape(len(kept), -1)

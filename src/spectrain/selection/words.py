@@ -32,10 +32,10 @@ def reason(
         f"noise (or detail out of reach) about {noise:.2g}, {noise / max(deviation, 1e-300):.0%} of its deviation",
     ]
     if isinstance(best.spectral_map, identity):
-        parts.append(f"the kernel as it is does best, stopped after {best.steps} steps: {best.predicted_error:.3g}")
+        parts.append(f"the kernel as it is does best, stopped after {_steps(best)}: {best.predicted_error:.3g}")
     else:
-        parts.append(f"{best.spectral_map!r}: {best.predicted_error:.3g} after {best.steps} steps")
-        parts.append(f"the kernel as it is: {plain.predicted_error:.3g} after {plain.steps} steps")
+        parts.append(f"{best.spectral_map!r}: {best.predicted_error:.3g} after {_steps(best)}")
+        parts.append(f"the kernel as it is: {plain.predicted_error:.3g} after {_steps(plain)}")
     parts += _against_flattening(best, ranking)
     if diverging:
         parts.append(f"left out, since S would not fit until its refresh: {', '.join(repr(g) for g in diverging)}")
@@ -63,6 +63,10 @@ def _against_flattening(best: Candidate, ranking: Sequence[Candidate]) -> list[s
     if loss < 0.01 or flat.spectral_map == best.spectral_map:
         return []
     return [f"flattening {widest} modes would give {loss:.0%} more error: it learns the noise as soon as the signal"]
+
+
+def _steps(candidate: Candidate) -> str:
+    return f"{candidate.steps} step" + "s" * (candidate.steps > 1)
 
 
 def _rank(candidate: Candidate) -> int:

@@ -115,6 +115,11 @@ def test_bad_ridges_are_refused(ridge: object) -> None:
         KernelRegression(ridge=ridge).fit(X, Y)
 
 
+def test_one_point_is_refused() -> None:
+    with pytest.raises(ValueError, match="minimum of 2 is required"):
+        KernelRegression().fit(np.zeros((1, 2)), [1.0])
+
+
 def test_bad_paths_are_refused() -> None:
     s = Spectrum.from_kernel(rbf(torch.from_numpy(X), torch.from_numpy(X)))
     with pytest.raises(InputError, match="ridges"):

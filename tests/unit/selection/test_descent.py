@@ -1,5 +1,7 @@
 """The filters against descent that is really run, step by step."""
 
+import math
+
 import pytest
 import torch
 from torch import Tensor
@@ -8,6 +10,8 @@ from spectrain.regression import KernelRegression, ridge_path
 from spectrain.regression.callables import rbf
 from spectrain.selection.descent import (
     closed_form_errors,
+    differences,
+    distinct,
     filters,
     held_out_errors,
     predict_descent,
@@ -67,7 +71,7 @@ def test_a_long_descent_ends_where_kernel_regression_is_for_every_map() -> None:
 
 
 def test_held_out_errors_are_those_of_training_without_the_fold() -> None:
-    errors = held_out_errors(split_folds(K, Y, 4), Y, MAPS, [1, 20])
+    errors, _ = held_out_errors(split_folds(K, Y, 4), Y, MAPS, [1, 20])
     assert errors.shape == (3, 2, 40)
     held = stratified_parts(Y, 4, seed=0)[1]
     rest = torch.tensor([i for i in range(40) if i not in held.tolist()])
@@ -77,10 +81,46 @@ def test_held_out_errors_are_those_of_training_without_the_fold() -> None:
 
 def test_several_draws_of_the_folds_are_averaged() -> None:
     both = split_folds(K, Y, 4, draws=2)
-    first, second = (held_out_errors(part, Y, MAPS, [3]) for part in (both[:4], both[4:]))
+    (first, near), (second, far) = (held_out_errors(part, Y, MAPS, [3]) for part in (both[:4], both[4:]))
     assert not first.allclose(second)
-    torch.testing.assert_close(held_out_errors(both, Y, MAPS, [3]), (first + second) / 2)
-    torch.testing.assert_close(held_out_errors(split_folds(K, Y, 4), Y, MAPS, [3]), first)
+    errors, apart = held_out_errors(both, Y, MAPS, [3])
+    torch.testing.assert_close(errors, (first + second) / 2)
+    torch.testing.assert_close(apart, ((near.square() + far.square()) / 2).sqrt())
+    torch.testing.assert_close(held_out_errors(split_folds(K, Y, 4), Y, MAPS, [3])[0], first)
+
+
+def test_a_pace_is_what_a_step_of_its_map_is_worth() -> None:
+    s, cross = Spectrum.from_kernel(K), rbf(Z, X)
+    slow = predict_descent(s, cross, Y, MAPS, [10, 30], [1.0, 0.5, 0.1])
+    for j, worth in enumerate([(10, 30), (5, 15), (1, 3)]):
+        torch.testing.assert_close(slow[j], predict_descent(s, cross, Y, [MAPS[j]], worth)[0])
+    for paced, plain in zip(
+        closed_form_errors(s, Y, MAPS[1:], [10], [0.5, 0.1]), closed_form_errors(s, Y, MAPS[1:], [1, 5]), strict=True
+    ):
+        torch.testing.assert_close(paced[:, 0], plain.flip(1).diagonal())
+
+
+def test_differences_are_those_of_the_held_out_predictions_in_units_of_the_targets() -> None:
+    f = predict_descent(Spectrum.from_kernel(K), rbf(Z, X), Y, MAPS, [2, 9]).flatten(0, 1)
+    apart = differences(f, Y)
+    deviation = (Y - Y.mean(0)).square().sum(1).mean().sqrt()
+    assert float(apart[1, 4]) == pytest.approx(float((f[1] - f[4]).square().sum(1).mean().sqrt() / deviation))
+    torch.testing.assert_close(differences(1000 * f - 7, 1000 * Y - 7), apart)
+    folds = split_folds(K, Y, 4)
+    parts = [differences(predict_descent(p.spectrum, p.cross, Y[p.others], MAPS, [2]).flatten(0, 1), Y) for p in folds]
+    torch.testing.assert_close(
+        held_out_errors(folds, Y, MAPS, [2])[1], torch.stack(parts).square().mean(0).sqrt()
+    )  # parts of one size
+
+
+def test_of_one_predictor_under_several_names_the_first_stands() -> None:
+    at = torch.tensor([0.0, 0.9, 1.8, 0.1])
+    apart = (at[:, None] - at).abs()
+    assert distinct(apart, [3, 0, 1, 2], 0.05) == {j: j for j in range(4)}
+    assert distinct(apart, [3, 0, 1, 2], 0.85) == {3: 3, 0: 3, 1: 3, 2: 2}
+    # What stands for another is never stood for itself: 1 and 2 are close, but 1 is gone.
+    assert distinct(apart, [3, 0, 1, 2], 1.0) == {3: 3, 0: 3, 1: 3, 2: 2}
+    assert distinct(apart * math.nan, [0, 1, 2, 3], 1.0) == {j: j for j in range(4)}
 
 
 @pytest.mark.parametrize("count", [4, 7, 40, 100])

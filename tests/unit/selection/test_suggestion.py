@@ -8,7 +8,7 @@ from torch import Tensor
 
 from spectrain.errors import InputError
 from spectrain.selection import Pilot, Suggestion, suggest_spectral_map, suggestion
-from spectrain.selection.descent import held_out_errors, predict_descent, split_folds
+from spectrain.selection.descent import closed_form_errors, held_out_errors, predict_descent, split_folds
 from spectrain.selection.words import energy_range
 from spectrain.spectral_maps import SpectralMap, flatten, identity, power, ridge
 from spectrain.spectrum import Spectrum
@@ -90,7 +90,8 @@ def test_ranking_is_sorted_after_the_first_and_confidence_is_a_share() -> None:
     assert s.best.confidence > 0.5
     assert s.ranking[-1].confidence == 0
     assert s.plain.spectral_map == identity()
-    assert s.plain.predicted_error == min(c.predicted_error for c in s.ranking if c.spectral_map == identity())
+    own = {c.steps: c.predicted_error for c in s.ranking if c.spectral_map == identity()}
+    assert s.plain.steps == min(t for t, e in own.items() if e <= 1.005 * min(own.values()))
 
 
 def test_knows_the_noise_and_takes_a_known_one_off() -> None:
@@ -120,6 +121,30 @@ def test_a_float32_kernel_is_taken_as_it_is() -> None:
     single, double = suggest_spectral_map(K.float(), y, steps=100), suggest_spectral_map(K, y, steps=100)
     assert single.spectral_map == double.spectral_map
     assert single.best.predicted_error == pytest.approx(double.best.predicted_error, rel=1e-4)
+
+
+def test_one_predictor_under_several_names_counts_once_under_the_name_with_the_fewest_steps() -> None:
+    s = suggest_spectral_map(K[::4, ::4] + 0.1 * torch.eye(60, dtype=torch.float64), FINE[::4])
+    assert s.best in s.distinct
+    names = {(c.spectral_map, c.steps): c for c in s.ranking}
+    twins = [(c, names[c.same_as]) for c in s.ranking if c.same_as is not None]
+    assert len(twins) + len(s.distinct) == len(s.ranking)
+    # Every map ends in the one interpolant, and flatten(16) is there first.
+    soonest = max(c.steps for c in s.distinct if c.spectral_map == flatten(16))
+    assert {names[c.spectral_map, 100_000].same_as for c in s.ranking} == {(flatten(16), soonest)}
+    for c, first in twins:
+        assert first.same_as is None
+        assert first.steps <= c.steps or first == s.best
+        assert c.predicted_error == pytest.approx(first.predicted_error, rel=1e-2)
+    converged = suggest_spectral_map(K[::4, ::4], SMOOTH[::4], maps=[flatten(16), power(0.75, 16)])
+    assert str(converged).count(f"the same predictor as {converged.best.spectral_map!r} after") == 2
+
+
+def test_closed_forms_stand_beside_the_prediction() -> None:
+    s = suggest_spectral_map(K, noisy(FINE, 0.3), steps=10, maps=[flatten(16)])
+    loo, gcv = closed_form_errors(Spectrum.from_kernel(K), noisy(FINE, 0.3)[:, None], [flatten(16)], [10])
+    found = next(c for c in s.ranking if c.spectral_map == flatten(16) and c.steps == 10)
+    assert (found.leave_one_out, found.gcv) == pytest.approx((float(loo), float(gcv)))
 
 
 def test_own_maps_budget_and_thinning() -> None:
@@ -157,7 +182,7 @@ def test_fewer_points_get_more_draws_of_the_folds() -> None:
     assert [suggestion._draws(n) for n in (20, 204, 240, 512, 513, 5000)] == [5, 5, 4, 2, 1, 1]
     few = suggest_spectral_map(K[::4, ::4], noisy(FINE, 0.3)[::4], steps=10, maps=[flatten(4)])
     y = noisy(FINE, 0.3)[::4, None]
-    errors = held_out_errors(split_folds(K[::4, ::4], y, draws=5), y, [flatten(4)], [10])
+    errors, _ = held_out_errors(split_folds(K[::4, ::4], y, draws=5), y, [flatten(4)], [10])
     found = {c.steps: c.predicted_error for c in few.ranking if c.spectral_map == flatten(4)}
     assert found[10] == pytest.approx(float(errors.mean()))
 
@@ -193,6 +218,9 @@ def test_says_why() -> None:
     ("arguments", "said"),
     [
         ((K[:10, :10], FINE[:10]), "too few"),
+        ((K[:, :100], FINE), "kernel has shape"),
+        ((K + torch.tril(K, -1), FINE), "not symmetric"),
+        ((K * math.nan, FINE), "not finite"),
         ((K, FINE[:100]), "y has shape"),
         ((K, FINE * math.nan), "finite"),
         ((K, FINE, -1.0), "noise=-1"),
@@ -202,3 +230,8 @@ def test_says_why() -> None:
 def test_bad_input_is_refused(arguments: tuple, said: str) -> None:
     with pytest.raises(InputError, match=said):
         suggest_spectral_map(*arguments)
+
+
+def test_too_few_points_after_thinning_are_too_few() -> None:
+    with pytest.raises(InputError, match="5 points are too few"):
+        suggest_spectral_map(K, FINE, max_points=5)
