@@ -117,14 +117,14 @@ class Run:
         return time.process_time() - self._begun - self._paused
 
     def steps(self, until: float = 1.0) -> Iterator[int]:
-        """Count steps until that part of the budget is spent; note the error about 60 times."""
+        """Count steps until that part of the budget is spent; note the error whenever 5 % more is."""
         step = 0
         while self.spent < until * self.seconds:
             yield step
             step += 1
             if self.spent >= self._next:
                 self.note()
-                self._next = self.spent + self.seconds / 60
+                self._next = 1.05 * self.spent
         self.note()
 
     def note(self) -> None:
