@@ -192,7 +192,7 @@ def test_the_target_may_be_given(trained: list[list[str]], tmp_path: Path) -> No
 
 def test_trials_multiply_the_damping_where_there_is_no_rate(tmp_path: Path) -> None:
     contest = _contest(configure("race=poisson"), "poisson2d", "gauss_newton")
-    assert (contest.knob, contest.value) == ("optimizer.mu", 1e-11)
+    assert (contest.knob, contest.value) == ("optimizer.mu", 3e-11)
     assert _contest(configure("race=poisson"), "poisson2d", "adam").knob == "optimizer.lr"
     cell = Cell("poisson2d", "gauss_newton", contest.words, 0, 3e-10, 5, knob=contest.knob)
     assert "optimizer.mu=3e-10" in cell.overrides()
