@@ -3,6 +3,7 @@
 Letters: n points, C outputs, T step counts, M maps, J = M T candidates, m held-out points. Eigenvalues are of K/n.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -120,8 +121,7 @@ def differences(f: Float[Tensor, "J m C"], y: Float[Tensor, "n C"]) -> Float[Ten
     mean = y.mean(0)
     flat = (f - mean).flatten(1)
     deviation = (y - mean).square().sum(1).mean().sqrt().clamp(min=torch.finfo(y.dtype).tiny)
-    apart: Tensor = torch.cdist(flat, flat)
-    return apart / (deviation * f.shape[1] ** 0.5)
+    return torch.cdist(flat, flat) / (deviation * math.sqrt(f.shape[1]))
 
 
 def distinct(apart: Float[Tensor, "J J"], order: Sequence[int], tolerance: float) -> dict[int, int]:
