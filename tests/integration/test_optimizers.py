@@ -26,11 +26,12 @@ def test_every_optimizer_runs_on_both_sides(tmp_path: Path, optimizer: str, side
     assert math.isfinite(summary["psnr"]) and summary["psnr"] > 5
 
 
-def test_gauss_newton_fits_a_colour_picture(tmp_path: Path) -> None:
+@pytest.mark.parametrize("schedule", ["late_cosine", "warmup_cosine schedule.warmup_steps=2"])
+def test_gauss_newton_fits_a_colour_picture(tmp_path: Path, schedule: str) -> None:
     """Three outputs, whose kernel is the full one; a schedule that somebody chose is not left out in silence."""
     words = ("optimizer=gauss_newton", "preconditioner=none", "model=fourier", "data.path=skimage:astronaut")
     with pytest.warns(SpectrainWarning, match="schedule has no effect"):
-        assert train(tmp_path / "run", *words, "model.width=64", "schedule=late_cosine")["psnr"] > 100
+        assert train(tmp_path / "run", *words, "model.width=64", *f"schedule={schedule}".split())["psnr"] > 100
 
 
 @pytest.mark.parametrize("more", [[], ["optimizer=sgd", "optimizer.lr=auto", "data.batch_size=50"]])

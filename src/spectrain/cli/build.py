@@ -123,7 +123,7 @@ def build_module(cfg: DictConfig, network: nn.Module, data: Any, config_yaml: st
                 "have cross-entropy); take another one, such as optimizer=soap."
             )
         plain = schedule is None or get_object(cfg.schedule["_target_"]) in (constant, cosine)
-        if not plain or cfg.schedule.get("hold"):  # somebody's choice, and not what is there by default
+        if not plain or cfg.schedule.get("hold") or cfg.schedule.get("warmup_steps"):  # chosen, not there by default
             _warn("schedule has no effect with optimizer=gauss_newton on data: a line search finds each step.")
         try_optimizer(cfg, network, optimizer, None)
         return LeastSquaresModule(network, optimizer, metrics=data.metrics(), config_yaml=config_yaml, hparams=hparams)

@@ -171,18 +171,26 @@ def test_short_runs_are_made_at_the_lowest_rate(trained: list[list[str]], tmp_pa
     assert all("optimizer.lr=0.005" in words for words in trained[:3])
 
 
+@pytest.mark.parametrize(("factor", "foreseen", "made"), [(0.5, ["12"], 21), (2, ["20", "50"], 27)])
 def test_a_first_trial_that_misses_its_budget_is_made_anew(
-    trained: list[list[str]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    trained: list[list[str]],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    factor: float,
+    foreseen: list[str],
+    made: int,
 ) -> None:
-    """A machine that was slow in the short runs: 25 steps are what 3 seconds hold, not the 12 that these foretold."""
+    """A machine that was slow, or fast, in the short runs: 25 steps are what 3 seconds hold, half of one to start."""
     foretold = race_cells.Result.steps_to_fill
-    monkeypatch.setattr(race_cells.Result, "steps_to_fill", lambda result, seconds: foretold(result, seconds) // 2)
+    monkeypatch.setattr(
+        race_cells.Result, "steps_to_fill", lambda result, seconds: int(factor * foretold(result, seconds))
+    )
     table = compare(configure(*SMALL, "methods=[soap]", f"output_dir={tmp_path}"))
-    assert [(s.method, s.steps) for s in table] == [("soap", 21)]  # 12 took 1.7 s, half a second of them to start
+    assert [(s.method, s.steps) for s in table] == [("soap", made)]
     steps = [word.partition("=")[2] for words in trained for word in words if word.startswith("trainer.max_steps=")]
-    assert steps == ["4", "12", "21", "21", "21"], "the first trial twice, the other trial and the other seed once"
+    assert steps == ["4", *foreseen, *3 * [str(made)]], "the first trial twice, the others once"
     found = json.loads((tmp_path / "results.json").read_text())["cells"]
-    assert [cell["steps"] for cell in found] == [21] * 3, "what missed its budget is no trial"
+    assert [cell["steps"] for cell in found] == [made] * 3, "what missed its budget is no trial"
 
 
 def test_the_target_may_be_given(trained: list[list[str]], tmp_path: Path) -> None:

@@ -92,7 +92,7 @@ def test_multiples_are_told_from_what_only_looks_like_them(stranger: int | None)
     first[..., 7] = 0
     outputs = [first * r for r in factors]
     if stranger is not None:
-        outputs[stranger][3, 0, 2, 19] *= 1 + 1e-12
+        outputs[stranger][3, 0, 1, 19] *= 1 + 1e-12  # not where the unit is largest, from which r is taken
     together = Multiples(outputs[0])
     assert [together.add(b) for b in outputs[1:]] == [c != stranger for c in (1, 2, 3)]
     counted = [b for c, b in enumerate(outputs) if c != stranger]

