@@ -85,9 +85,10 @@ class Result:
 
     def steps_to_fill(self, seconds: float) -> int:
         """How many steps of this method take that long, by its second half; the first has the most refreshes."""
-        half = max(row["step"] for row in self.curve if row["step"] <= self.cell.steps / 2)
         points = {int(row["step"]): row["cpu_seconds"] for row in self.curve}
-        return steps_to_fill(seconds, (int(half), points[int(half)]), (self.cell.steps, self.cpu_seconds))
+        last = max(points)  # a callback may have ended it early
+        half = max(step for step in points if step <= last / 2)
+        return steps_to_fill(seconds, (half, points[half]), (last, points[last]))
 
 
 def run_cell(cell: Cell, place: Path) -> Result:

@@ -69,15 +69,12 @@ def run_study(
             "run; its own settings are the keys study.NAME (--cfg job lists them)."
         )
     study = build.build(cfg, "study")
+    for words in (cfg.study.get("ways") or {}).values():  # known before anything has been trained
+        _check_not_set_twice(words, passed_on)
     folder = _study_folder(cfg, name)
 
     def train_cell(words: Sequence[str], place: Path) -> Trained:
-        set_twice = {_name(word) for word in words} & {_name(word) for word in passed_on}
-        if set_twice:
-            raise InputError(
-                f"{', '.join(sorted(set_twice))} cannot be set here: the experiment gives its runs values of its own; "
-                "its settings are the keys study.NAME (--cfg job lists them)."
-            )
+        _check_not_set_twice(words, passed_on)
         given = [f"seed={cfg.seed}", f"figures={str(cfg.figures).lower()}"]
         return _train_cell([*given, *passed_on, *words], place, train)
 
@@ -99,6 +96,16 @@ def run_study(
         close(loggers, exit_code=1)  # a later job of a sweep must not log into this run
         raise
     return finish_study(folder, findings, loggers, figures=cfg.figures)
+
+
+def _check_not_set_twice(words: Sequence[str], passed_on: Sequence[str]) -> None:
+    set_twice = {_name(word) for word in words} & {_name(word) for word in passed_on}
+    if set_twice:
+        raise InputError(
+            f"{', '.join(sorted(set_twice))} cannot be set here: the experiment gives its runs values of its own; its "
+            "settings are the keys study.NAME (--cfg job lists them). study=none makes one run, where the experiment "
+            "has one."
+        )
 
 
 def _name(word: str) -> str:

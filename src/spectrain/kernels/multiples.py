@@ -34,9 +34,10 @@ class Multiples:
         if self._largest is None:
             self._largest = _largest(self._first)
         r = _ratio(b, self._first, self._largest)
-        if r is None:
+        squares = None if r is None else self._squares + r.square()
+        if squares is None or not bool(squares.isfinite().all()):  # a first output that is all but zero
             return False
-        self._squares += r.square()
+        self._squares = squares
         return True
 
     def total(self) -> Float[Tensor, "n 1 *T o"]:

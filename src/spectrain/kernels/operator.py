@@ -127,8 +127,10 @@ class NTKOperator:
             )
         with undisturbed(self._network):
             bar = Progress("kernel diagonal", self._sides[0].n, show=self._show)
-            blocks = [sum(f.squares() for f in factors.values()) for _, factors in self._factors(0, bar, 1)]
-            bar.close()
+            try:
+                blocks = [sum(f.squares() for f in factors.values()) for _, factors in self._factors(0, bar, 1)]
+            finally:
+                bar.close()
         squares = torch.cat([block for block in blocks if isinstance(block, Tensor)])
         return squares.flatten() if self._E > 1 else squares.sum(1)
 

@@ -3,6 +3,7 @@
 Legend: n, m points; C outputs, E = C for the full kernel and 1 otherwise.
 """
 
+import math
 from dataclasses import dataclass, field
 
 import torch
@@ -38,12 +39,13 @@ class Run:
         """The kernel, or every parameter's, by name; of a symmetric one the `first` rows, or all of them."""
         probe = x1 if x2 is None or rows_of(x1) >= rows_of(x2) else x2
         while True:
+            seen = self.look(probe)
             try:
-                return self._compute(x1, x2, self.look(probe), out, first)
+                return self._compute(x1, x2, seen, out, first)
             except UnknownUseError as found:
                 self.rest, self._seen = widened(self.rest, found, self.strict), None
             except torch.OutOfMemoryError as error:
-                self._take_less(self.look(probe), error)
+                self._take_less(seen, error)
 
     def _take_less(self, seen: Look, error: torch.OutOfMemoryError) -> None:
         """Half of the budget, for blocks of fewer points, and no part of all points."""
@@ -87,7 +89,14 @@ class Run:
 
 def _result(out: Tensor | None, shape: tuple[int, ...], like: Tensor) -> Tensor:
     if out is None:
-        return like.new_zeros(shape)
+        try:
+            return like.new_zeros(shape)
+        except torch.OutOfMemoryError as error:
+            size = math.prod(shape) * like.element_size() / 2**30
+            raise InputError(
+                f"The kernel itself, of shape {shape}, needs {size:.3g} GiB, which the device does not have: give out= "
+                "on the CPU or in a file, or take NTKOperator."
+            ) from error
     if out.shape != shape:
         raise InputError(f"out has shape {tuple(out.shape)}; this kernel needs {shape}.")
     return out.zero_()

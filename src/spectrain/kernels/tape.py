@@ -168,6 +168,8 @@ class Tape:
         # Under no_grad the derivative is zero by the network's own will.
         if names == (None, None) or not torch.is_grad_enabled():
             return z
+        if z._is_view():  # autograd would put another node in this one's place where the network changes z in place
+            z = torch.ops.aten._unsafe_view(z, z.shape)
         if not z.requires_grad:
             z = _Probe.apply(z, torch.zeros((), requires_grad=True))  # type: ignore[no-untyped-call]
         version = 0 if a is None else a._version

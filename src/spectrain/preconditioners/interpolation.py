@@ -62,6 +62,8 @@ class GridInterpolator:
     def _across(self) -> Float[Tensor, "rows c c"]:
         """``sum_c w_c w_c^T`` over the points of each row of the finer grid, some of which may lack or come twice."""
         rows, columns = len(self._rows), len(self._columns)
+        if self._whole:
+            return (self._columns.T @ self._columns).expand(rows, -1, -1)
         count = torch.bincount(self._place, minlength=rows * columns).reshape(rows, 1, columns)
         return (self._columns.T * count) @ self._columns
 

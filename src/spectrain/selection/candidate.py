@@ -1,5 +1,6 @@
 """One thing to try, and what is predicted of it."""
 
+import math
 from dataclasses import dataclass
 
 from spectrain.spectral_maps import SpectralMap
@@ -20,6 +21,6 @@ class Candidate:
     predicted_error: float
     standard_error: float
     confidence: float
-    leave_one_out: float
-    gcv: float
-    same_as: tuple[SpectralMap, int] | None
+    leave_one_out: float = math.nan
+    gcv: float = math.nan
+    same_as: tuple[SpectralMap, int] | None = None

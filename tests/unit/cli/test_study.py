@@ -131,6 +131,10 @@ def test_a_run_cannot_be_told_two_things(tmp_path: Path) -> None:
     words = ["optimizer.lr=0.1", "experiment=initialisation"]
     with pytest.raises(InputError, match=r"optimizer\.lr cannot be set here"):
         run(settings("TwoRuns", tmp_path, "logger=none"), *words)
+    cfg = composed(["experiment=denoise", "spectral_map=heat", f"paths.run_dir={tmp_path / 'run'}"])
+    with pytest.raises(InputError, match=r"spectral_map cannot be set here.*study=none"):
+        run(cfg, "experiment=denoise", "spectral_map=heat")
+    assert not (tmp_path / "run").exists(), "said before anything is trained"
 
 
 def test_the_rules_know_lists_of_two_sizes() -> None:

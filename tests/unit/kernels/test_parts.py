@@ -101,6 +101,16 @@ def test_multiples_are_told_from_what_only_looks_like_them(stranger: int | None)
     assert float((torch.einsum("icto,jcso->itjso", total, total) - want).abs().max()) < 1e-12 * float(want.abs().max())
 
 
+@pytest.mark.parametrize("tiny", [1e-21, 1e-38])
+def test_a_first_output_that_is_all_but_zero_stands_alone(tiny: float) -> None:
+    """Multiples of it would be infinite in float32."""
+    first = torch.ones(2, 1, 3, 4)
+    first[..., 2] = tiny
+    together = Multiples(first)
+    assert not together.add(torch.ones(2, 1, 3, 4))
+    assert torch.equal(together.total(), first)
+
+
 def test_layers_whose_outputs_share_work_stay_together() -> None:
     for name in ("mlp", "conv2d", "shared layer", "embedding"):
         module, x, _ = build(name)

@@ -68,6 +68,19 @@ def mlp(*layers: nn.Module) -> nn.Module:
     return nn.Sequential(nn.Linear(4, 6), *layers, nn.Linear(6, 3))
 
 
+class InPlaceResidual(nn.Module):
+    """``h += x`` on a layer's output over positions, which is a view."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner, self.last = nn.Linear(6, 6), nn.Linear(6, 2)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        h = self.inner(x)
+        h += x
+        return self.last(h.tanh_())
+
+
 def transformer(**kwargs: object) -> nn.Module:
     layer = nn.TransformerEncoderLayer(4, 2, 8, dropout=0.1, batch_first=True, **kwargs)
     encoder = nn.TransformerEncoder(layer, 2, enable_nested_tensor=False)
@@ -82,6 +95,11 @@ ZOO: dict[str, tuple[Make, object, bool]] = {
     "mlp": (lambda: mlp(nn.ReLU()), FLAT, True),
     "mlp inplace": (lambda: mlp(nn.ReLU(inplace=True)), FLAT, True),
     "no bias, one output": (lambda: nn.Sequential(nn.Linear(4, 1, bias=False), nn.Flatten(0)), FLAT, True),
+    "tokens inplace": (
+        lambda: nn.Sequential(nn.Linear(4, 6), nn.ReLU(inplace=True), InPlaceResidual()),
+        SEQUENCE,
+        True,
+    ),
     "tokens": (lambda: nn.Sequential(nn.Linear(4, 6), nn.GELU(), nn.Linear(6, 2)), SEQUENCE, True),
     "conv1d": (lambda: convnet(nn.Conv1d(3, 2, 2, stride=2, padding=1)), SEQUENCE, True),
     "conv2d": (lambda: convnet(nn.Conv2d(2, 3, 3, padding=1), nn.Conv2d(3, 2, 3, stride=2)), IMAGE, True),
