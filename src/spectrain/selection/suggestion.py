@@ -218,11 +218,10 @@ def _checked(
     if not isinstance(given, Spectrum) and (given.ndim != 2 or given.shape[0] != given.shape[1]):
         raise InputError(f"The kernel has shape {tuple(given.shape)}; it must be [n, n], on the training points.")
     n = given.n if isinstance(given, Spectrum) else len(given)
-    if min(n, max_points) < 20:
-        raise InputError(
-            f"{n} points, of which max_points={max_points} are taken, are too few to choose a spectral map from; give "
-            "at least 20 of both."
-        )
+    if n < 20:
+        raise InputError(f"{n} points are too few to choose a spectral map from; give at least 20.")
+    if max_points < 20:
+        raise InputError(f"max_points={max_points} is too few to choose a spectral map from; give at least 20.")
     if y.ndim not in (1, 2) or y.shape[0] != n or not bool(torch.isfinite(y).all()):
         raise InputError(f"y has shape {tuple(y.shape)}; it must be [{n}] or [{n}, C], with finite numbers.")
     if (noise is not None and not noise >= 0) or (steps is not None and steps < 1):

@@ -233,5 +233,5 @@ def test_bad_input_is_refused(arguments: tuple, said: str) -> None:
 
 
 def test_too_few_points_after_thinning_are_too_few() -> None:
-    with pytest.raises(InputError, match="max_points=5 are taken, are too few"):
+    with pytest.raises(InputError, match="max_points=5 is too few"):
         suggest_spectral_map(K, FINE, max_points=5)
