@@ -47,16 +47,17 @@ class GridInterpolator:
 
     def __call__(self, values: Float[Tensor, "m q"]) -> Float[Tensor, "n q"]:
         """The functions at the points, in the dtype of `values`."""
-        by_row = self._rows.to(values) @ values.reshape(self._rows.shape[1], -1)
-        pictures = by_row.reshape(len(self._rows), self._columns.shape[1], -1)
-        on_grid = (self._columns.to(values) @ pictures).flatten(0, 1)
+        on_grid = (self._columns.to(values) @ self._along_rows(values)).flatten(0, 1)
         return on_grid if self._whole else on_grid[self._place]
 
     def gram_times(self, values: Float[Tensor, "m q"]) -> Float[Tensor, "m q"]:
         """``sum_p (w_r w_r^T) (x) (w_c w_c^T) values`` over the points p = (r, c): row by row of the finer grid."""
-        by_row = self._rows.to(values) @ values.reshape(self._rows.shape[1], -1)
-        across = self._across.to(values) @ by_row.reshape(len(self._rows), self._columns.shape[1], -1)
+        across = self._across.to(values) @ self._along_rows(values)
         return (self._rows.T.to(values) @ across.flatten(1)).reshape(values.shape)
+
+    def _along_rows(self, values: Float[Tensor, "m q"]) -> Float[Tensor, "rows c q"]:
+        by_row = self._rows.to(values) @ values.reshape(self._rows.shape[1], -1)
+        return by_row.reshape(len(self._rows), self._columns.shape[1], -1)
 
     @cached_property
     def _across(self) -> Float[Tensor, "rows c c"]:
