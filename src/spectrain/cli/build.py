@@ -19,10 +19,11 @@ from torch.optim import Optimizer
 
 from spectrain.data import FieldDataModule
 from spectrain.errors import InputError, SpectrainWarning
-from spectrain.lightning import LeastSquaresModule, WholeCheckpoints, WideNetworkModule
+from spectrain.lightning import LeastSquaresModule, SolvedReadout, WholeCheckpoints, WideNetworkModule
 from spectrain.metrics import Quality
 from spectrain.models import center_output
 from spectrain.optim import GaussNewton, constant, cosine
+from spectrain.optim.readout import readout
 from spectrain.preconditioners import GridPreconditioner
 
 # Keys beside a _target_ that this program reads itself.
@@ -211,6 +212,23 @@ def choose_monitor(cfg: DictConfig, quality: Quality) -> None:
                     f"its direction; leave it out, or name a metric too, such as {key}.monitor=train/loss."
                 )
             settings.monitor, settings.mode = f"val/{quality.name}", "max" if quality.higher else "min"
+
+
+def build_readout(cfg: DictConfig, network: nn.Module, data: FieldDataModule) -> list[pl.Callback]:
+    """The callback of ``readout=solved``, or none.
+
+    Raises:
+        InputError: another loss than a squared error, or a network whose last layer cannot be solved for.
+    """
+    if cfg.get("readout") != "solved":
+        return []
+    if data.loss is not functional.mse_loss:
+        raise InputError(
+            "readout=solved is a least-squares problem, and the loss of these data is another (classes have "
+            "cross-entropy); leave readout=trained."
+        )
+    readout(network, data.train_x[:1])
+    return [SolvedReadout()]
 
 
 def build_callbacks(cfg: DictConfig) -> list[pl.Callback]:

@@ -194,9 +194,14 @@ def _warn_without_effect(get: Get) -> None:
 
 
 def _check_schedule(get: Get) -> None:
-    """A decay on top of an optimizer that averages its weights instead, and a rise that does not end."""
-    schedule = get("schedule._target_")
-    if get("optimizer._target_") == "pytorch_optimizer.ScheduleFreeAdamW" and schedule == "spectrain.optim.cosine":
+    """A decay, or a solved layer, on top of an optimizer that averages its weights, and a rise that does not end."""
+    schedule, free = get("schedule._target_"), get("optimizer._target_") == "pytorch_optimizer.ScheduleFreeAdamW"
+    if free and get("readout") == "solved":
+        raise InputError(
+            "readout=solved and optimizer=schedule_free both put other weights into the network where it is evaluated; "
+            "take readout=trained, or another optimizer."
+        )
+    if free and schedule == "spectrain.optim.cosine":
         _warn("optimizer=schedule_free averages its weights in place of a decay; take schedule=constant with it.")
     warmup, steps = get("schedule.warmup_steps"), get("trainer.max_steps")
     if warmup is not None and steps is not None and warmup >= steps:

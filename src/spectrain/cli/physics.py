@@ -68,6 +68,8 @@ def check_physics(cfg: DictConfig) -> None:
         raise InputError("optimizer.lr=auto does not know equations; give a number.")
     if cfg.get("guard") and side is not None:
         warnings.warn("guard=true has no effect on equations.", SpectrainWarning, stacklevel=2)
+    if cfg.get("readout") == "solved":
+        raise InputError("readout=solved fits values, and equations have none; leave readout=trained.")
     period, every = cfg.data.get("resample_every_n_steps", 1), cfg.spectrum.every_n_steps
     if build.is_on(cfg, "preconditioner") and period is not None and period % every:
         raise InputError(

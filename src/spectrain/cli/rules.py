@@ -124,6 +124,7 @@ RULES: dict[str, Rule] = {
     "seed": seed,
     "figures": boolean,
     "guard": boolean,
+    "readout": choice("trained", "solved"),
     "resume": boolean,
     "baseline": boolean,
     "show_traceback": boolean,

@@ -135,9 +135,10 @@ def fit(cfg: DictConfig, folder: Path) -> Run:
         warnings.simplefilter("ignore")  # it is said when the callback chooses them
         spectrum.landmarks(data, data.train_x)  # refuses what it must before anything is written
     history, interrupt = RunHistory(spectrum), GracefulInterrupt()
-    own = [history, spectrum, AutoCallback(spectrum), RandomState(), interrupt, TrainingProgress(), Alerts()]
+    solved = build.build_readout(cfg, network, data)  # before the history, whose clock counts it
+    own = [*solved, history, spectrum, AutoCallback(spectrum), RandomState(), interrupt, TrainingProgress(), Alerts()]
     if build.is_rate_automatic(cfg):
-        own.insert(3, AutomaticRate(spectrum))
+        own.insert(len(solved) + 3, AutomaticRate(spectrum))
 
     trainer = build.build_trainer(cfg, [*own, *(c for c in callbacks if c is not spectrum)])
     guarded = cfg.guard and build.is_on(cfg, "preconditioner")

@@ -14,6 +14,7 @@ from spectrain.lightning.physics_history import PhysicsHistory
 from spectrain.lightning.physics_module import PhysicsModule
 from spectrain.lightning.progress import TrainingProgress
 from spectrain.lightning.random_state import RandomState
+from spectrain.lightning.solved_readout import SolvedReadout
 from spectrain.lightning.spectrum_callback import SpectrumCallback
 from spectrain.lightning.tracker import Tracker
 from spectrain.lightning.tracking import Alerts
@@ -33,6 +34,7 @@ __all__ = [
     "PhysicsModule",
     "RandomState",
     "RunHistory",
+    "SolvedReadout",
     "SpectrumCallback",
     "Tracker",
     "TrainingProgress",

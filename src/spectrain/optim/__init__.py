@@ -8,6 +8,7 @@ from spectrain.optim.least_squares import LeastSquares
 from spectrain.optim.linearization import DenseLinearization, Linearization, linearize
 from spectrain.optim.modified_spectrum import ModifiedSpectrumOptimizer, switch_weights
 from spectrain.optim.muon import MuonWithAdam
+from spectrain.optim.readout import solve_readout, solved_readout
 from spectrain.optim.schedules import constant, cosine
 
 __all__ = [
@@ -25,5 +26,7 @@ __all__ = [
     "cosine",
     "linearize",
     "scaled_groups",
+    "solve_readout",
+    "solved_readout",
     "switch_weights",
 ]

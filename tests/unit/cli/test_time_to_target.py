@@ -75,3 +75,26 @@ def test_a_row_leaves_its_page_and_its_numbers(
     page = (tmp_path / "auto_siren" / "index.html").read_text()
     assert "Race: auto_siren" in page and "10 or 10.5 CPU seconds" in page and "The target is 39.9" in page
     assert len(json.loads((tmp_path / "auto_siren" / "results.json").read_text())["cells"]) == 2
+
+
+def test_a_shorter_schedule_is_one_more_trial(
+    script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of both sides, in the same table: the target is the best of all baselines' final values."""
+
+    def race(cfg: DictConfig) -> list[Result]:
+        values = {20.0: (10, 20, 40), 10.0: (10, 39)}[cfg.budget]
+        return [cell(str(cfg.methods[0]), *(v + 2 * str(cfg.methods[0]).endswith("_S") for v in values))]
+
+    monkeypatch.setattr(script, "race", race)
+    table = script.run_row("relu_64", tmp_path, 20.0, [0], [1.0], ["own"])
+    assert [(s.method, s.baseline, s.seconds) for s in table] == [
+        ("nesterov", True, 3.0),
+        ("nesterov in 10 s", True, math.inf),
+        ("adam_S", False, 3.0),
+        ("adam_S in 10 s", False, 2.0),
+    ]
+    line = script.verdict("relu_64", script.ROWS["relu_64"], table, 20.0)
+    assert "adam_S in 10 s 2.0 s" in line and "0.67" in line
+    rows = json.loads((tmp_path / "relu_64" / "results.json").read_text())["cells"]
+    assert [row["method"] for row in rows] == ["nesterov", "nesterov in 10 s", "adam_S", "adam_S in 10 s"]
