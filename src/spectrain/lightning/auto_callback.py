@@ -12,19 +12,22 @@ import pytorch_lightning as pl
 import torch
 from torch import Tensor
 
+from spectrain.errors import InputError
 from spectrain.lightning.automatic_rate import AutomaticRate
 from spectrain.lightning.module import WideNetworkModule
 from spectrain.lightning.spectrum_callback import SpectrumCallback
 from spectrain.lightning.stopwatch import work_seconds
 from spectrain.lightning.tracking import log_scalars
 from spectrain.preconditioners import AutoPreconditioner, Preconditioner
-from spectrain.preconditioners.choice import NONE, Trial
+from spectrain.preconditioners.choice import FLATTENED, NONE, PAYS, STEADY, Trial, eigenvalue_ratio
 from spectrain.preconditioners.refresh import last_due
 from spectrain.preconditioners.snapshot import Snapshot
 
 WARMUP_STEPS = 20  # no trial before that, and no end for want of steepness: the kernel still moves
 TRIAL_STEPS = 10  # for each of the ways, and at most this share of the run:
 TRIAL_SHARE = 1 / 60
+# Steps without S, to see the optimizer's metric; only in runs of so many steps, of which they are a small part:
+PROBE_STEPS, PROBED_RUN = 5, 200
 NEXT_LOOK = 4  # S being off, the next look is at this many times the step of the last one
 
 
@@ -60,12 +63,19 @@ class AutoCallback(pl.Callback):
         if auto.active is None and step >= self._next_look > 0:
             self._spectrum.refresh_now(trainer, module)
         fresh = self._spectrum.refreshed_at == step
+        if step == 0 and auto.active is not None and trainer.max_steps >= PROBED_RUN and has_metric(trainer):
+            begun = time.perf_counter()
+            ratio = flattened_ratio(trainer, module, auto, batch, self._spectrum)
+            if ratio is not None:
+                auto.give_up(ratio)
+                _tell_guard(module, auto)
+            self.trial_seconds += time.perf_counter() - begun
         if auto.wants_trial and fresh and step >= WARMUP_STEPS and can_try(trainer):
             begun = time.perf_counter()
             auto.settle(try_all(trainer, module, auto, batch, self._refresh_share()))
             _tell_guard(module, auto)
             self.trial_seconds += time.perf_counter() - begun
-        if auto.active is not None:
+        if auto.active is not None or auto.given_up:
             self._next_look = 0
         elif self._next_look <= step:
             self._next_look = NEXT_LOOK * max(step, self._spectrum.every_n_steps // 2)
@@ -123,6 +133,35 @@ def can_try(trainer: pl.Trainer) -> bool:
     """Not with a gradient scaler (16-mixed), which counts steps, nor with several processes, whose clocks disagree."""
     scaled = getattr(trainer.precision_plugin, "scaler", None) is not None
     return not scaled and trainer.world_size == 1 and len(trainer.optimizers) == 1
+
+
+def has_metric(trainer: pl.Trainer) -> bool:
+    """Whether a short run can tell in which metric the optimizer takes its steps: `optimizer_metric`."""
+    return can_try(trainer) and all({"betas", "eps"} <= group.keys() for group in trainer.optimizers[0].param_groups)
+
+
+def flattened_ratio(
+    trainer: pl.Trainer, module: WideNetworkModule, auto: AutoPreconditioner, batch: Any, spectrum: SpectrumCallback
+) -> float | None:
+    """lambda_1/lambda_64 of J D J^T after a few steps without S, if the optimizer flattens a kernel that stays steep.
+
+    None if it does not, or has no metric D. Without S, since D is made of the gradients of the past: where S has
+    flattened those, D leaves the kernel steep. The steps are taken back to the bit.
+    """
+    with torch.random.fork_rng():
+        batches = _batches(trainer, module, batch, PROBE_STEPS)
+    with _untouched(trainer, module, auto):
+        auto.use(NONE)
+        _tell_guard(module, auto)
+        _try(trainer, module, NONE, batches, 0.0)
+        try:
+            ratio = eigenvalue_ratio(spectrum.spectrum_now(module, trainer.optimizers[0]))
+        except InputError:
+            return None
+        if ratio > FLATTENED:
+            return None
+        steady = eigenvalue_ratio(spectrum.spectrum_now(module)) > max(PAYS, STEADY * auto.looks[-1])
+    return ratio if steady else None
 
 
 def try_all(

@@ -11,6 +11,7 @@ from typing import Any, cast
 import pytorch_lightning as pl
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from spectrain.errors import InputError
 from spectrain.lightning.module import WideNetworkModule
@@ -229,6 +230,16 @@ class SpectrumCallback(pl.Callback):
         if self.initial is None:
             self.initial = self._landmarks.extend(spectrum, self._x, module.network)
         self.spectrum = spectrum
+
+    def spectrum_now(self, module: WideNetworkModule, optimizer: Optimizer | None = None) -> Spectrum:
+        """At the present weights, kept nowhere; with an `optimizer`, of J D J^T, D the metric of its steps.
+
+        Raises:
+            InputError: the optimizer has no such metric (`optimizer_metric`).
+        """
+        assert self._landmarks is not None
+        init = None if self.spectrum is None else self.spectrum.eigenvectors
+        return self._landmarks.spectrum(module.network, self.rank, init, optimizer=optimizer)
 
     @property
     def share(self) -> float:

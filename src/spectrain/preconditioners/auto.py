@@ -39,6 +39,7 @@ class AutoPreconditioner(Preconditioner):
         self.trials: list[list[list[Any]]] = []  # [name, decrease, seconds] of every way, for each trial
         self.wants_trial = False
         self.hold = False  # whether flat looks leave S on for now
+        self.given_up = False  # nothing switches S on again
         self._tried_at: float | None = None  # the ratio of the last trial
         self._given: tuple[Spectrum, Landmarks, nn.Module, Any] | None = None
         super().__init__(candidates[0].spectral_map)
@@ -122,6 +123,12 @@ class AutoPreconditioner(Preconditioner):
         self.reason = f"lambda_1/lambda_64 = {self.looks[-1]:.3g}: the kernel is flat already"
         self.select(NONE)
 
+    def give_up(self, ratio: float) -> None:
+        """Go off for good: lambda_1/lambda_64 is `ratio` in the optimizer's metric, without S."""
+        self.reason = f"lambda_1/lambda_64 = {ratio:.3g} in the optimizer's metric: it flattens the kernel itself"
+        self.given_up, self.wants_trial = True, False
+        self.select(NONE)
+
     def discard(self) -> None:
         """Of the way in use."""
         if self.active is not None:
@@ -166,6 +173,7 @@ class AutoPreconditioner(Preconditioner):
             "looks": list(self.looks),
             "trials": list(self.trials),
             "wants_trial": self.wants_trial,
+            "given_up": self.given_up,
             "tried_at": self._tried_at,
             "candidates": {name: candidate.state_dict() for name, candidate in self.candidates.items()},
         }
@@ -175,6 +183,7 @@ class AutoPreconditioner(Preconditioner):
         self.looks, self.trials = list(state_dict["looks"]), list(state_dict["trials"])
         self.reason, self.wants_trial = state_dict["reason"], state_dict["wants_trial"]
         self._tried_at = state_dict["tried_at"]
+        self.given_up = state_dict.get("given_up", False)  # not in older checkpoints
         for name, candidate in self.candidates.items():
             candidate.load_state_dict(state_dict["candidates"][name])
         self.select(state_dict["name"])

@@ -232,6 +232,108 @@ def test_a_trial_of_an_optimizer_that_needs_a_closure(tmp_path: Path, monkeypatc
     assert [name for name, *_ in trial] == ["none", "sample"]
 
 
+def flattened(monkeypatch: pytest.MonkeyPatch, value: float | None) -> list[int]:
+    """What the steps without S will find; the list gets an entry for each time it was asked."""
+    asked: list[int] = []
+
+    def found(*_: Any) -> float | None:
+        asked.append(1)
+        return value
+
+    monkeypatch.setattr(auto_module, "flattened_ratio", found)
+    monkeypatch.setattr(auto_module, "PROBED_RUN", 30)
+    return asked
+
+
+@pytest.mark.parametrize(("ratio", "name"), [(2.4, "none"), (None, "sample")])
+def test_where_the_optimizer_flattens_the_kernel_itself_S_is_off_for_good(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    ratio: float | None,
+    name: str,
+) -> None:
+    ratios(monkeypatch, 90.0)  # which says on
+    asked = flattened(monkeypatch, ratio)
+    run = auto_run(tmp_path, steps=30, every=10, val_check_interval=300, guard=True)
+    steps = refreshed_at(run)
+    assert asked == [1] and run.module.preconditioner.name == name
+    assert steps == ([0] if name == "none" else [0, 5, 10, 20])
+    line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("preconditioner:"))
+    off = "off from step 0; lambda_1/lambda_64 = 2.4 in the optimizer's metric: it flattens the kernel itself"
+    assert (line == f"preconditioner: {off}") == (name == "none")
+
+
+def test_short_runs_and_optimizers_without_a_metric_are_not_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ratios(monkeypatch, 90.0)
+    asked = flattened(monkeypatch, 1.0)
+    auto_run(tmp_path / "short", steps=29, every=20, val_check_interval=300).fit()
+    auto_run(tmp_path / "sgd", steps=30, every=20, val_check_interval=300, optimizer=torch.optim.SGD).fit()
+    assert asked == []
+
+
+@pytest.mark.parametrize("batch_size", [None, 50])
+def test_the_steps_without_S_leave_no_trace(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, batch_size: int | None
+) -> None:
+    """Their ratio is that of five steps of a run without S, and the run is the same to the bit."""
+    found: list[float | None] = []
+    working = auto_module.flattened_ratio
+
+    def noted(*args: Any) -> float | None:
+        found.append(working(*args))
+        return None
+
+    options: dict[str, Any] = {"steps": 30, "every": 15, "batch_size": batch_size, "val_check_interval": 300}
+    monkeypatch.setattr(auto_module, "PROBED_RUN", 30)
+    monkeypatch.setattr(auto_module, "FLATTENED", 1e9)
+    monkeypatch.setattr(auto_module, "STEADY", 0.0)
+    monkeypatch.setattr(auto_module, "flattened_ratio", noted)
+    asked = auto_run(tmp_path / "a", **options).fit()
+    monkeypatch.setattr(auto_module, "flattened_ratio", lambda *_: None)
+    other = auto_run(tmp_path / "b", **options).fit()
+    assert equal(asked.weights, other.weights)
+    plain = Run(tmp_path / "c", precondition=False, steps=5, batch_size=batch_size)
+    plain.module._schedule, plain.module._scale_free = None, True  # the rate of the first step throughout
+    plain.fit()
+    seen = choice.eigenvalue_ratio(plain.spectrum.spectrum_now(plain.module, plain.trainer.optimizers[0]))
+    assert found[0] == pytest.approx(seen, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("metric", "plain", "found"), [(2.9, 80.0, 2.9), (3.1, 80.0, None), (2.9, 60.0, None), (2.9, 7.0, None)]
+)
+def test_a_kernel_that_training_flattens_is_not_the_optimizers_doing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, metric: float, plain: float, found: float | None
+) -> None:
+    """SIREN's and FINER's: S pays in their first steps."""
+    ratios(monkeypatch, 90.0 if plain > 8 else 9.0)
+    monkeypatch.setattr(auto_module, "PROBED_RUN", 30)
+    seen: list[float | None] = []
+    working = auto_module.flattened_ratio
+    monkeypatch.setattr(auto_module, "flattened_ratio", lambda *args: seen.append(working(*args)))
+    monkeypatch.setattr(SpectrumCallback, "spectrum_now", lambda self, module, optimizer=None: optimizer)
+    monkeypatch.setattr(auto_module, "eigenvalue_ratio", lambda optimizer: metric if optimizer else plain)
+    auto_run(tmp_path, steps=30, every=20, val_check_interval=300).fit()
+    assert seen == [found]
+
+
+@pytest.mark.parametrize("stop", [3, 20])
+def test_a_resumed_run_does_not_ask_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: int) -> None:
+    ratios(monkeypatch, 90.0)
+    asked = flattened(monkeypatch, 2.0)
+    options: dict[str, Any] = {"steps": 30, "every": 10, "val_check_interval": 300}
+    whole = auto_run(tmp_path / "whole", **options).fit()
+    press = StopAt(stop, lambda _: signal.raise_signal(signal.SIGINT))
+    auto_run(tmp_path / "part", extra=(press,), **options).fit()
+    resumed = auto_run(tmp_path / "part", **options).fit(tmp_path / "part" / "checkpoints" / "last.ckpt")
+    assert asked == [1, 1] and resumed.module.preconditioner.given_up
+    assert resumed.module.preconditioner.name == whole.module.preconditioner.name == "none"
+    assert equal(whole.weights, resumed.weights)
+
+
 def with_rate(run: Run) -> AutomaticRate:
     rate, callbacks = AutomaticRate(run.spectrum), run.trainer.callbacks
     callbacks.insert(callbacks.index(run.auto) + 1, rate)  # type: ignore[attr-defined]
