@@ -14,7 +14,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "your_own_loop.md").read_text(encod
 
 @pytest.mark.filterwarnings("error")
 def test_every_block_runs() -> None:
-    assert run_blocks("your_own_loop.md") == 5
+    assert run_blocks("your_own_loop.md") == 6
 
 
 def test_blocks_of_other_frameworks_are_python() -> None:
