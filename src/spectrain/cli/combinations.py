@@ -11,7 +11,7 @@ Get = Callable[[str], Any]
 
 LBFGS, ESGD = "torch.optim.LBFGS", "spectrain.optim.ESGD"
 BATCH, PARAMETER = "spectrain.BatchPreconditioner", "spectrain.ParameterPreconditioner"
-GAUSS_NEWTON = "spectrain.optim.GaussNewton"
+GAUSS_NEWTON, SCHEDULE_FREE = "spectrain.optim.GaussNewton", "pytorch_optimizer.ScheduleFreeAdamW"
 BUDGET = 0.1  # of conf/spectrum/default.yaml
 # They hold the second moment that spectrum.metric=optimizer reads (`optimizer_metric`).
 WITH_SECOND_MOMENT = (
@@ -35,6 +35,7 @@ def check_combinations(get: Get) -> None:
     _check_parameter_side(get)
     _warn_without_effect(get)
     _check_schedule(get)
+    _check_readout(get)
 
 
 def _check_ranks(get: Get) -> None:
@@ -194,18 +195,29 @@ def _warn_without_effect(get: Get) -> None:
 
 
 def _check_schedule(get: Get) -> None:
-    """A decay, or a solved layer, on top of an optimizer that averages its weights, and a rise that does not end."""
-    schedule, free = get("schedule._target_"), get("optimizer._target_") == "pytorch_optimizer.ScheduleFreeAdamW"
-    if free and get("readout") == "solved":
-        raise InputError(
-            "readout=solved and optimizer=schedule_free both put other weights into the network where it is evaluated; "
-            "take readout=trained, or another optimizer."
-        )
-    if free and schedule == "spectrain.optim.cosine":
+    """A decay on top of an optimizer that averages its weights instead, and a rise that does not end."""
+    schedule = get("schedule._target_")
+    if get("optimizer._target_") == SCHEDULE_FREE and schedule == "spectrain.optim.cosine":
         _warn("optimizer=schedule_free averages its weights in place of a decay; take schedule=constant with it.")
     warmup, steps = get("schedule.warmup_steps"), get("trainer.max_steps")
     if warmup is not None and steps is not None and warmup >= steps:
         _warn(f"schedule.warmup_steps={warmup} with trainer.max_steps={steps}: the rate never reaches optimizer.lr.")
+
+
+def _check_readout(get: Get) -> None:
+    """Solved for, it is another layer than the trained one at evaluations, and needs all digits."""
+    if get("readout") != "solved":
+        return
+    if get("optimizer._target_") == SCHEDULE_FREE:
+        raise InputError(
+            "readout=solved and optimizer=schedule_free both put other weights into the network where it is evaluated; "
+            "take readout=trained, or another optimizer."
+        )
+    if "16" in str(get("trainer.precision")):
+        raise InputError(
+            f"trainer.precision={get('trainer.precision')} rounds the solution of readout=solved away; give 32-true or "
+            "64-true, or readout=trained."
+        )
 
 
 def _warn(message: str) -> None:

@@ -47,7 +47,8 @@ class SolvedReadout(pl.Callback):
         module: WideNetworkModule = pl_module  # type: ignore[assignment]
         data: Any = trainer.datamodule  # type: ignore[attr-defined]
         with torch.inference_mode(False), torch.no_grad(), trainer.precision_plugin.forward_context():
-            x, y = data.train_x.to(module.device), data.train_y.to(module.device)
+            like = next(module.network.parameters())  # 64-true makes the network double, not the data module's points
+            x, y = data.train_x.to(like), data.train_y.to(like)
             layer = readout(module.network, x[:1])
             mine = {id(p) for p in layer.parameters(recurse=False)}
             self._trained = {name: p.detach().clone() for name, p in module.network.named_parameters() if id(p) in mine}

@@ -32,15 +32,18 @@ def solve_readout(
     Its change D [w, C] (bias included) minimises ``|Y - f(X) - A D|^2 + ridge m |D|^2``, with A [n, w] the features
     that the layer is given and m the mean of the diagonal of ``A^T A``: the squared error never grows, and where the
     points say nothing the weights stay. This is the inner problem of variable projection (Golub and Pereyra 1973, SIAM
-    J. Numer. Anal. 10). Products in the network's precision (at least float32), sums over chunks and the factor in
-    float64; costs a forward pass (in evaluation mode), n w^2 and w^3/3. Features that are not finite change nothing.
+    J. Numer. Anal. 10). Products in the network's precision, sums over chunks and the factor in float64; costs a
+    forward pass (in evaluation mode), n w^2 and w^3/3. Features that are not finite change nothing.
 
     Raises:
-        InputError: the network does not end with a linear layer, or that layer is frozen or shares its weights.
+        InputError: the network does not end with a linear layer, or that layer is frozen, shares its weights, or is in
+            half precision, which rounds the solution away; y is not of the output's shape.
     """
     layer = readout(network, x[:2])
     weight, bias = layer._parameters["weight"], layer._parameters.get("bias")
     assert weight is not None
+    if tuple(y.shape) != (len(x), len(weight)):
+        raise InputError(f"y is {list(y.shape)}, and the network's output {[len(x), len(weight)]}; give them alike.")
     w = weight.shape[1] + (bias is not None)
     gram: Tensor = torch.zeros(w, w, dtype=torch.float64, device=x.device)
     moment: Tensor = torch.zeros(w, y.shape[1], dtype=torch.float64, device=x.device)
@@ -108,6 +111,8 @@ def readout(network: nn.Module, x: Tensor) -> nn.Module:
         raise InputError(
             f"The last layer's weights are used elsewhere too ({', '.join(owners)}); take readout=trained."
         )
+    if layer.weight.dtype not in (torch.float32, torch.float64) or output.dtype != layer.weight.dtype:
+        raise InputError("The last layer works in half precision, which rounds a solution away; take readout=trained.")
     if not all(p.requires_grad for p in layer.parameters(recurse=False)):
         raise InputError("The last layer is frozen, so it must not be solved for; take readout=trained.")
     return layer
@@ -119,9 +124,9 @@ def _is_linear(layer: nn.Module, given: Tensor, output: Tensor) -> bool:
     if weight is None or weight.ndim != 2 or given.ndim != 2 or given.shape[1] != weight.shape[1]:
         return False
     columns = weight if bias is None else torch.cat([weight, bias[:, None]], 1)
-    made = _scaled(layer, given) @ columns.detach().to(torch.promote_types(columns.dtype, torch.float32)).T
+    made = _scaled(layer, given).to(columns) @ columns.detach().T
     largest = float(output.abs().max())
-    # 2 %: half precision has no more digits.
+    # 2 %: half precision, which is refused by name, has no more digits.
     return not math.isfinite(largest) or torch.allclose(made, output.to(made), rtol=0.02, atol=0.02 * largest)
 
 
@@ -137,8 +142,8 @@ def _features(network: nn.Module, layer: nn.Module, x: Tensor) -> tuple[Float[Te
 
 
 def _scaled(layer: nn.Module, given: Float[Tensor, "n w"]) -> Float[Tensor, "n w"]:
-    """With the factors of `NTKLinear`, as `scaled_groups` reads them, and a column for the bias; at least float32."""
-    features = getattr(layer, "weight_scale", 1.0) * given.to(torch.promote_types(given.dtype, torch.float32))
+    """With the factors of `NTKLinear`, as `scaled_groups` reads them, and a column for the bias."""
+    features = getattr(layer, "weight_scale", 1.0) * given
     if layer._parameters.get("bias") is None:
         return features
     return torch.cat([features, features.new_full((len(features), 1), getattr(layer, "bias_scale", 1.0))], 1)

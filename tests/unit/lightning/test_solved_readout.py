@@ -79,11 +79,30 @@ def test_the_program_has_it_before_the_clock_on_both_sides(tmp_path: Path) -> No
 
 
 @pytest.mark.parametrize(
+    "words",
+    [
+        ["trainer.precision=64-true"],
+        ["optimizer=lbfgs"],
+        ["optimizer=gauss_newton", "preconditioner=none"],
+        ["preconditioner=batch", "data.batch_size=64"],
+        ["guard=true", "data.grayscale=false"],
+    ],
+)
+def test_what_it_works_with(words: list[str], tmp_path: Path) -> None:
+    values = {
+        way: train(composed([*SMALL, *words, "baseline=false", f"readout={way}", f"paths.run_dir={tmp_path / way}"]))
+        for way in ("trained", "solved")
+    }
+    assert values["solved"]["psnr"] > values["trained"]["psnr"] - 0.01
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (["readout=solved", "experiment=digits"], "cross-entropy"),
         (["readout=solved", "optimizer=schedule_free", "schedule=constant"], "schedule_free"),
         (["readout=solved", "experiment=pinn_heat"], "equations have none"),
+        (["readout=solved", "trainer.precision=bf16-mixed"], "rounds the solution"),
         (["readout=sloved"], "readout='sloved' cannot be used; it must be one of trained, solved"),
     ],
 )

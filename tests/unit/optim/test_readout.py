@@ -85,11 +85,15 @@ def test_the_context_gives_everything_back_to_the_bit() -> None:
     assert network.training and network[1].training  # type: ignore[index]
 
 
-def test_half_precision_is_solved_for_in_single() -> None:
+def test_half_precision_and_another_shape_are_refused() -> None:
     network, x, y = problem("standard", torch.bfloat16)
-    before = squared_error(network, x, y)
-    solve_readout(network, x, y)
-    assert squared_error(network, x, y) < before
+    with pytest.raises(InputError, match="half precision"):
+        solve_readout(network, x, y)
+    network, x, y = problem("standard", torch.float32)
+    with torch.autocast("cpu", torch.bfloat16), pytest.raises(InputError, match="half precision"):
+        solve_readout(network, x, y)
+    with pytest.raises(InputError, match=r"y is \[200\], and the network's output \[200, 3\]"):
+        solve_readout(network, x, y[:, 0])
 
 
 @pytest.mark.parametrize("value", [torch.nan, 0.0])
