@@ -41,8 +41,8 @@ class Row:
     shares: tuple[float, ...] = (1.0,)  # of the budget: schedules of each length, for all
 
 
-USUAL = ("nesterov", "adam", "muon", "soap", "shampoo", "lbfgs", "esgd", "iga", "soap_readout", "muon_readout")
-OURS = ("adam_S", "muon_S", "muon_S_readout", "soap_sample", "soap_grid", "soap_grid_readout")
+USUAL = ("nesterov", "adam", "muon", "soap", "shampoo", "lbfgs", "esgd", "iga", "soap_readout")
+OURS = ("adam_S", "muon_S", "soap_sample", "soap_grid", "soap_grid_readout")
 WIDE = ("nesterov", "adam", "muon", "soap_lattice", "shampoo", "lbfgs", "esgd", "iga", "soap_lattice_readout")
 WIDE_OURS = ("adam_S", "muon_S", "soap_lattice_S", "soap_lattice_S_readout")
 PERIODIC = ("adam", "soap", "esgd", "adam_scaled", "soap_scaled")
@@ -103,6 +103,7 @@ def run_row(
                 f"rates={rates}".replace(" ", ""),
                 *([f"batch_sizes=[{','.join(batches)}]"] if batches else []),
                 "calibration_steps=20",
+                f"evaluations={round(80 * share)}",
                 f"output_dir='{output / row.race}'",
             ],
             "compare",

@@ -39,10 +39,13 @@ class Contest:
     knob: str
     value: float
     batch: str
+    evaluations: int
 
     def cell(self, seed: int, rate: float, steps: int, *, figures: bool = False) -> Cell:
         """One training of it."""
-        return Cell(self.task, self.method, self.words, seed, rate, steps, figures, self.knob, self.batch)
+        return Cell(
+            self.task, self.method, self.words, seed, rate, steps, figures, self.knob, self.batch, self.evaluations
+        )
 
 
 def compare(cfg: DictConfig) -> list[Standing]:
@@ -128,7 +131,7 @@ def _contest(cfg: DictConfig, task: str, method: str, batch: str = "own") -> Con
         raise InputError(
             f"race.methods.{method}: its {knob} is {value}; a race multiplies it by rates, so it must be a number."
         )
-    return Contest(task, method, words, knob, float(value), batch)
+    return Contest(task, method, words, knob, float(value), batch, cfg.evaluations)
 
 
 def _race(cfg: DictConfig, contests: list[Contest], place: Path) -> list[Result]:

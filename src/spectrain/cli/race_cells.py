@@ -19,7 +19,6 @@ from spectrain.studies.budget import steps_to_fill
 
 # Libraries read these when they start, so that a cell is charged one thread's CPU time whatever the machine has.
 ONE_THREAD = dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMEXPR_NUM_THREADS"), "1")
-EVALUATIONS = 80  # of each cell: a time to a target is known to 1/80 of the budget
 
 
 @dataclass(frozen=True)
@@ -38,6 +37,7 @@ class Cell:
     figures: bool = False
     knob: str = "optimizer.lr"
     batch: str = "own"
+    evaluations: int = 80
 
     @property
     def trial(self) -> tuple[float, str]:
@@ -46,7 +46,7 @@ class Cell:
 
     def overrides(self) -> list[str]:
         """What the training program is told, except where to write."""
-        every = max(1, self.steps // EVALUATIONS)
+        every = max(1, self.steps // self.evaluations)
         return [
             *self.words,
             f"seed={self.seed}",

@@ -150,6 +150,7 @@ RULES: dict[str, Rule] = {
     "race.batch_key": choice("data.batch_size", "data.points"),
     "race.batch_sizes": batch_list,
     "batch_sizes": batch_list,
+    "evaluations": positive_int,
     "tasks": optional(text_list),
     "methods": optional(text_list),
     "calibration_steps": positive_int,
