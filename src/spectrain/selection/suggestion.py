@@ -220,7 +220,7 @@ def _tensor(name: str, given: object) -> Tensor:
     if isinstance(given, Tensor):
         return given
     try:
-        return torch.as_tensor(np.ascontiguousarray(given))  # type: ignore[call-overload]
+        return torch.as_tensor(np.ascontiguousarray(given))
     except (TypeError, ValueError) as error:
         raise InputError(f"The {name} is no array of numbers ({error}); give a tensor or a NumPy array.") from error
 
