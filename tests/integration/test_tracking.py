@@ -107,6 +107,19 @@ def test_wandb_has_configuration_names_histograms_figures_modes_and_checkpoints(
     assert part.summary["final/psnr"] == pytest.approx(json.loads((tracked / "summary.json").read_text())["psnr"])
 
 
+def test_a_sweep_of_studies_shows_each_its_headline_and_figure(tmp_path: Path) -> None:
+    tiny = ("frequencies=[1,2]", "degrees=[1]", "points=20", "sphere_points=30", "most_steps=40", "width=16,32")
+    outcome = call("-m", "experiment=circle", "logger=wandb", *(f"study.{word}" for word in tiny))
+    assert outcome.code == 0, outcome.err
+    folders = [path.parent for path in (tmp_path / "runs").rglob("summary.json")]
+    assert len(folders) == 2
+    for folder in folders:
+        (part,) = parts(folder)
+        name, value = next(iter(json.loads((folder / "summary.json").read_text()).items()))
+        assert part.summary[f"final/{name}"] == value
+        assert part.exit_code == 0 and "figures/circle/path" in part.rows[-1]
+
+
 def test_the_table_of_modes_has_the_bands_energy(tracked: Path) -> None:
     with (tracked / "modes.csv").open(newline="") as file:
         modes = list(csv.DictReader(file))

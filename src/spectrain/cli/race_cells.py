@@ -60,8 +60,8 @@ class Cell:
         ]
 
     def command(self) -> str:
-        """What a person types to repeat it."""
-        return f'make train ARGS="{shlex.join(self.overrides())}"'
+        """What a person types to repeat it, with as many threads, on whose number the last digits depend."""
+        return f'OMP_NUM_THREADS=1 make train ARGS="{shlex.join(self.overrides())}"'
 
     def folder(self, place: Path) -> Path:
         """Its run folder: another one for any other settings."""

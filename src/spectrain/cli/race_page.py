@@ -19,8 +19,8 @@ def write_page(place: Path, config: Any, results: Sequence[Result], table: Seque
     for task in dict.fromkeys(s.task for s in table):
         rows = [s for s in table if s.task == task]
         mine = [r for r in results if r.cell.task == task]
-        parts += [f"<h2>{html.escape(task)}</h2>", _table(rows, race, metric), _curves(rows, mine, race, metric)]
-        parts += [_pictures(rows, mine, metric), _commands(mine, race)]
+        parts += [f"<h2>{html.escape(task)}</h2>", _table(rows, race, metric), _failures(mine)]
+        parts += [_curves(rows, mine, race, metric), _pictures(rows, mine, metric), _commands(mine, race)]
     return page.write_document(place / "index.html", f"Race: {race['name']}", "\n".join(parts))
 
 
@@ -31,7 +31,7 @@ def _rules(config: Any) -> str:
     target_is = (
         "The target of a task is the best baseline's final value (median over seeds at its best trial)."
         if target is None
-        else f"The target is {target:g}."
+        else f"The target is {target:.4g} {config['race']['unit']}".strip() + "."
     )
     return (
         f"<p>Every method gets {' or '.join(f'{b:g}' for b in budgets)} CPU seconds of one thread on every task, "
@@ -53,23 +53,48 @@ def _count(things: Sequence[Any], name: str) -> str:
 
 def _table(rows: Sequence[Standing], race: Any, metric: Metric) -> str:
     final = f"final {_label(race, metric)}"
-    names = ("method", "", final, "range over seeds", "rate", "batch", "steps", "CPU s", "s to target")
+    names = (
+        "method",
+        "",
+        final,
+        "range over seeds",
+        "s to target",
+        "ratio",
+        "rate",
+        "batch",
+        "steps",
+        "CPU s",
+        "failed",
+    )
     best = metric.best([s.final for s in rows])
     lines = []
     for s in rows:
         kinds = " ".join(["" if s.baseline else "ours", "best" if s.final == best else ""]).strip()
-        spread = f"{page.number(min(s.finals))} – {page.number(max(s.finals))}"
+        ends = (page.number(min(s.finals)), page.number(max(s.finals)))
+        spread = " – ".join(ends) if len(s.finals) > 1 else "one seed"
         cells = [
             page.text_cell(s.method),
-            page.text_cell("baseline" if s.baseline else "modified spectrum"),
+            page.text_cell("baseline" if s.baseline else "ours"),
             page.number_cell(s.final),
             page.number_cell(min(s.finals), spread),
+            page.number_cell(s.seconds),
+            page.number_cell(s.ratio),
             page.number_cell(s.rate),
             page.number_cell(float({"own": 0, "all": math.inf}.get(s.batch, s.batch)), s.batch),
-            *(page.number_cell(value) for value in (s.steps, s.cpu_seconds, s.seconds, s.ratio, s.failed)),
+            *(page.number_cell(value) for value in (s.steps, s.cpu_seconds, s.failed)),
         ]
         lines.append(page.row(cells, kinds))
-    return page.table((*names, "ratio", "failed"), lines)
+    return page.table(names, lines)
+
+
+def _failures(results: Sequence[Result]) -> str:
+    """Why each cell failed: a person looks for it beside the table that says so."""
+    lines = [f"<br>{html.escape(_cell(r))}: {html.escape(r.error)}" for r in results if not r.curve]
+    return f"<p>Failed:{''.join(lines)}</p>" if lines else ""
+
+
+def _cell(r: Result) -> str:
+    return f"{r.cell.method}, seed {r.cell.seed}, rate {r.cell.rate:g}, batch {r.cell.batch}"
 
 
 def _curves(rows: Sequence[Standing], results: Sequence[Result], race: Any, metric: Metric) -> str:
@@ -117,8 +142,7 @@ def _pictures(rows: Sequence[Standing], results: Sequence[Result], metric: Metri
 def _commands(results: Sequence[Result], race: Any) -> str:
     lines = []
     for r in results:
-        outcome = f"{r.curve[-1].get(race['metric'], math.nan):.4g}" if r.curve else html.escape(r.error)
-        what = f"{r.cell.method}, seed {r.cell.seed}, rate {r.cell.rate:g}, batch {r.cell.batch}: {outcome}"
-        lines.append(f"<div>{html.escape(what)}<br><code>{html.escape(r.cell.command())}</code></div>")
+        outcome = f"{r.curve[-1].get(race['metric'], math.nan):.4g}" if r.curve else "failed"
+        lines.append(f"<div>{html.escape(_cell(r))}: {outcome}<br><code>{html.escape(r.cell.command())}</code></div>")
     summary = f"Every cell and the command that repeats it ({len(results)})"
     return f"<details><summary>{summary}</summary>{''.join(lines)}</details>"

@@ -149,7 +149,9 @@ def _read_csv(file: Path, name: str, delimiter: str | None) -> Sheet:
         rows.pop()
     if not rows:
         raise InputError(f"data.path={name} holds no rows.")
-    header = not any(is_number(cell) for cell in rows[0]) and len(rows) > 1
+    if len(rows) == 1 and not any(is_number(cell) for cell in rows[0]):
+        raise InputError(f"data.path={name} has a header and no rows below it.")
+    header = not any(is_number(cell) for cell in rows[0])
     names = rows.pop(0) if header else [f"column_{j + 1}" for j in range(len(rows[0]))]
     for i, row in enumerate(rows):
         if len(row) != len(names):

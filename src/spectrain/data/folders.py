@@ -92,9 +92,10 @@ def _stacked(files: Sequence[Path], path: str, size: Any, grayscale: bool, less:
         for file in files[1:]:
             picture = read_image(file, size, grayscale=grayscale)
             if picture.shape != first.shape:
+                at = "" if size is None else f" after data.size={size}"
                 raise InputError(
-                    f"data.path={file} has {shape_of(picture)} and {files[0].name} {shape_of(first)}; all pictures of "
-                    "a folder must have one size and be all grey or all in colour."
+                    f"data.path={file} has{at} {shape_of(picture)} and {files[0].name} {shape_of(first)}; all "
+                    "pictures of a folder must have one size and be all grey or all in colour."
                 )
             pictures.append(picture)
     return np.stack(pictures)

@@ -152,7 +152,8 @@ def read_wav(path: str) -> tuple[int, Float[np.ndarray, "n C"]]:
             rate, data = wavfile.read(file)
     except Exception as error:
         raise InputError(f"data.path={path} cannot be read as a WAV file ({error}); give PCM or float.") from error
-    values = np.asarray(data, np.float64).reshape(len(data), -1)
+    values = np.asarray(data, np.float64)
+    values = values if values.ndim == 2 else values[:, None]
     if data.dtype == np.uint8:
         values = (values - 128) / 128
     elif data.dtype.kind == "i":  # 24 bits arrive in the upper ones of 32

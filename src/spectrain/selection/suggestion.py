@@ -7,8 +7,9 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Shaped
 from torch import Tensor
 
 from spectrain.errors import InputError
@@ -98,8 +99,8 @@ def default_steps(limit: int | None) -> list[int]:
 
 
 def suggest_spectral_map(
-    kernel_or_spectrum: Float[Tensor, "n n"] | Spectrum,
-    y: Float[Tensor, "n *C"],
+    kernel_or_spectrum: Float[Tensor, "n n"] | Float[np.ndarray, "n n"] | Spectrum,
+    y: Shaped[Tensor, "n *C"] | Shaped[np.ndarray, "n *C"],
     noise: float | None = None,
     steps: int | None = None,
     *,
@@ -116,7 +117,8 @@ def suggest_spectral_map(
     fewer steps win; a map that saves no steps must gain a standard error on identity. For a fixed kernel and squared
     loss this is exact but for the sampling; for a network it is the linearised prediction.
 
-    kernel_or_spectrum: K [n, n] on the training points, or its Spectrum. y [n] or [n, C]. noise: the standard deviation
+    kernel_or_spectrum: K [n, n] on the training points, or its Spectrum. y [n] or [n, C]. Both may be tensors or NumPy
+    arrays. noise: the standard deviation
     of the noise in y, when it is known; it is taken off the predicted errors. steps: the largest number of steps that
     can be afforded. pilot: what a few real steps of a network say about a map (`network_pilot`); maps that would
     diverge are left out, and a step counts for what it was worth there. More than max_points points are thinned at
@@ -124,10 +126,11 @@ def suggest_spectral_map(
 
     Sources: the filter, Geifman et al. 2024 (arXiv 2307.14531); held-out folds, Stone 1974; resampling, Efron 1979.
 
-    Raises InputError for fewer than 20 points, a kernel that `Spectrum.from_kernel` refuses, a y of another length or
-    with numbers that are not finite, and noise < 0 or steps < 1.
+    Raises InputError for what is not an array of numbers, fewer than 20 points, a kernel that `Spectrum.from_kernel`
+    refuses, a y of another length or with numbers that are not finite, and noise < 0 or steps < 1.
     """
-    K, Y = _checked(kernel_or_spectrum, y, noise, steps, max_points)
+    given = kernel_or_spectrum if isinstance(kernel_or_spectrum, Spectrum) else _tensor("kernel", kernel_or_spectrum)
+    K, Y = _checked(given, _tensor("y", y), noise, steps, max_points)
     spectrum = Spectrum.from_kernel(K)  # refuses what is not symmetric
     K = (K + K.T) / 2
     tried = default_maps(len(K)) if maps is None else [identity(), *(g for g in maps if g != identity())]
@@ -210,6 +213,16 @@ def _noise(spectrum: Spectrum, y: Tensor, best: Candidate) -> float:
     squares = (left[:, None] * projected).square().sum() + outside
     degrees = left.sum() + spectrum.n - r
     return float((squares / (degrees.clamp(min=1) * y.shape[1])).sqrt())
+
+
+def _tensor(name: str, given: object) -> Tensor:
+    """A tensor as it is, an array in its own precision."""
+    if isinstance(given, Tensor):
+        return given
+    try:
+        return torch.as_tensor(np.ascontiguousarray(given))
+    except (TypeError, ValueError) as error:
+        raise InputError(f"The {name} is no array of numbers ({error}); give a tensor or a NumPy array.") from error
 
 
 def _checked(

@@ -10,6 +10,7 @@ from spectrain.errors import InputError
 from spectrain.plots import initialisation_figure
 from spectrain.studies.cells import Cells
 from spectrain.studies.findings import Findings
+from spectrain.studies.settings import check_overrides
 from spectrain.studies.timed import CELLS_PER_RUN, timed_steps, train_for
 
 SIDES = ("none", "sample")  # conf/preconditioner
@@ -30,8 +31,7 @@ class Initialisation:
     trains: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if len(self.starts) < 2:
-            raise InputError(f"study.starts={dict(self.starts)} must have at least two initialisations to compare.")
+        check_overrides(self, "starts", "initialisations")
         if not self.seconds > 0 or self.few < 1:
             raise InputError(f"study.seconds={self.seconds} must be above 0, study.few={self.few} at least 1.")
 

@@ -10,6 +10,7 @@ from spectrain.errors import InputError
 from spectrain.plots import race_figure
 from spectrain.studies.cells import Cells, Trained
 from spectrain.studies.findings import Findings
+from spectrain.studies.settings import check_overrides
 
 
 @dataclass
@@ -28,8 +29,7 @@ class OverSeeds:
     trains: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        if len(self.ways) < 2:
-            raise InputError(f"study.ways={dict(self.ways)} must have at least two ways to compare.")
+        check_overrides(self, "ways", "ways")
         if not self.seeds or len({*self.seeds}) < len(self.seeds):
             raise InputError(f"study.seeds={list(self.seeds)} must be a list of different seeds, such as [0, 1, 2].")
 

@@ -1,6 +1,6 @@
 """Checks of a study's settings, with messages that name the key a person typed."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from spectrain.errors import InputError
@@ -27,6 +27,21 @@ def check_number(study: Any, *names: str, above: float = 0.0, zero: bool = False
             start = "be 0 or more" if zero else f"lie above {above:g}"
             end = f" and at most {most:g}" if most < float("inf") else ""
             raise InputError(f"study.{name}={value!r} cannot be used; it must {start}{end}.")
+
+
+def check_overrides(study: Any, name: str, what: str) -> None:
+    """Raise InputError unless it names two lists of overrides or more."""
+    value = getattr(study, name)
+    lists = list(value.values()) if isinstance(value, Mapping) else []
+    if len(lists) < 2 or not all(_texts(words) for words in lists):
+        raise InputError(
+            f"study.{name}={value} must have at least two {what} to compare, each a list of overrides, such as "
+            f"+study.{name}.mine=['model=siren','model.omega=20']."
+        )
+
+
+def _texts(words: Any) -> bool:
+    return isinstance(words, Sequence) and not isinstance(words, str) and all(isinstance(word, str) for word in words)
 
 
 def _all(value: Any, fits: Any) -> bool:

@@ -104,11 +104,13 @@ def test_what_is_written(trained: list[list[str]], tmp_path: Path) -> None:
     assert [s["failed"] for s in found["standings"]] == [0, 1]
     failed = [cell for cell in found["cells"] if cell["error"]]
     assert [cell["error"] for cell in failed] == ["The loss is nan."]
-    assert all(cell["command"].startswith('make train ARGS="') for cell in found["cells"])
+    assert all(cell["command"].startswith('OMP_NUM_THREADS=1 make train ARGS="') for cell in found["cells"])
     with (tmp_path / "results.csv").open() as file:
         assert {row["method"] for row in csv.DictReader(file)} == {"soap", "soap_S"}
     page = (tmp_path / "index.html").read_text()
     assert "camera_64" in page and "<svg" in page and "The loss is nan." in page
+    assert "Failed:<br>soap_S, seed 1, rate 0.02, batch own: The loss is nan." in page
+    assert ">one seed<" not in page
     links = re.findall(r'(?:src|href)="(?!#|data:)([^"]*)"', page)
     assert links == [], "the page opens offline"
     figures = re.findall(r'id="(\w+?)_figure_1"', page)

@@ -51,6 +51,7 @@ def test_arrays(tmp_path, kind):
         ("a,b\n1,2\n3\n", r"1 cells in line 3 and 2 in the first"),
         ("a,a\n1,2\n", r"two columns named 'a'"),
         ("\n\n", r"holds no rows"),
+        ("a,b\n", r"has a header and no rows"),
     ],
 )
 def test_csv_refused(tmp_path, text, said):

@@ -118,8 +118,10 @@ def test_files_refused(tmp_path):
     (tmp_path / "x.wav").write_bytes(b"RIFF1234")
     wavfile.write(tmp_path / "silent.wav", 8000, np.zeros(64, np.int16))
     wavfile.write(tmp_path / "short.wav", 8000, np.arange(8, dtype=np.int16))
+    wavfile.write(tmp_path / "none.wav", 8000, np.zeros(0, np.int16))
     wavfile.write(tmp_path / "nan.wav", 8000, np.full(64, np.nan, np.float32))
-    for name, said in {"x": "cannot be read as a WAV", "silent": "silent", "short": "8 samples", "nan": "NaN"}.items():
+    said_of = {"x": "cannot be read as a WAV", "silent": "silent", "short": "8 samples", "none": "0 samples"}
+    for name, said in {**said_of, "nan": "NaN"}.items():
         with pytest.raises(InputError, match=said):
             SignalDataModule(str(tmp_path / f"{name}.wav"))
 

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -123,6 +124,12 @@ def test_a_float32_kernel_is_taken_as_it_is() -> None:
     assert single.best.predicted_error == pytest.approx(double.best.predicted_error, rel=1e-4)
 
 
+def test_numpy_arrays_get_the_answer_of_tensors() -> None:
+    y = noisy(FINE, 0.3)
+    arrays = suggest_spectral_map(K.numpy()[::-1, ::-1], y.numpy()[::-1], steps=100)  # views that run backwards
+    assert arrays == suggest_spectral_map(K.flip(0, 1), y.flip(0), steps=100)
+
+
 def test_one_predictor_under_several_names_counts_once_under_the_name_with_the_fewest_steps() -> None:
     s = suggest_spectral_map(K[::4, ::4] + 0.1 * torch.eye(60, dtype=torch.float64), FINE[::4])
     assert s.best in s.distinct
@@ -223,6 +230,8 @@ def test_says_why() -> None:
         ((K * math.nan, FINE), "not finite"),
         ((K, FINE[:100]), "y has shape"),
         ((K, FINE * math.nan), "finite"),
+        ((K.numpy(), FINE.numpy()[:100]), "y has shape"),
+        ((K, np.array(["a"] * len(K))), "y is no array of numbers"),
         ((K, FINE, -1.0), "noise=-1"),
         ((K, FINE, None, 0), "steps=0"),
     ],

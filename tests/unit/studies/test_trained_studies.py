@@ -124,6 +124,8 @@ def test_a_number_that_no_run_leaves_is_named(tmp_path: Path) -> None:
         (lambda: OverSeeds({"one": []}, [0], "psnr", "psnr"), "at least two"),
         (lambda: OverSeeds({"one": [], "two": []}, [0, 0], "psnr", "psnr"), "different seeds"),
         (lambda: Initialisation({"one": []}, 1, 1), "at least two"),
+        (lambda: Initialisation(3, 1, 1), "study.starts=3 must have at least two"),  # type: ignore[arg-type]
+        (lambda: OverSeeds({"one": [], "two": "seed=1"}, [0], "psnr", "psnr"), "each a list of overrides"),
         (lambda: Initialisation({"one": [], "two": []}, -1, 1), "study.seconds=-1"),
         (lambda: Initialisation({"one": [], "two": []}, 1, 0), "study.few=0"),
     ],
