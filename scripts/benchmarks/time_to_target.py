@@ -43,8 +43,8 @@ class Row:
 
 USUAL = ("nesterov", "adam", "muon", "soap", "shampoo", "lbfgs", "esgd", "iga", "soap_readout")
 OURS = ("adam_S", "muon_S", "soap_sample", "soap_grid", "soap_grid_readout")
-WIDE = ("nesterov", "adam", "muon", "soap_lattice", "shampoo", "lbfgs", "esgd", "iga", "soap_lattice_readout")
-WIDE_OURS = ("adam_S", "muon_S", "soap_lattice_S", "soap_lattice_S_readout")
+WIDE = ("nesterov", "adam", "muon", "soap_lattice", "shampoo", "lbfgs", "esgd", "iga")
+WIDE_OURS = ("adam_S", "muon_S", "soap_lattice_S")
 PERIODIC = ("adam", "soap", "esgd", "adam_scaled", "soap_scaled")
 PERIODIC_AUTO = ("adam_auto", "soap_auto", "adam_scaled_auto", "soap_scaled_auto")
 PERIODIC_GAUSS_NEWTON = ("gauss_newton", "gauss_newton_scaled")

@@ -10,8 +10,8 @@ from spectrain.spectrum import Spectrum
 # lambda_1 / lambda_64, measured: docs/safety.md. From the first on it pays, up to the second it cannot.
 PAYS, USELESS = 8.0, 4.0
 # The same of J D J^T, the kernel that an adaptive optimizer's steps follow, after five steps without S: up to this the
-# optimizer flattens by itself (SOAP on Fourier features mostly 1.8 to 2.4; where S pays, 3.5 or more) a kernel that stays as
-# steep as it was, to this share. A kernel that training flattens (SIREN, FINER: .05 to .5) wants S in its first steps.
+# optimizer flattens by itself (SOAP on Fourier features mostly 1.8 to 2.4; where S pays, 3.5 or more) a kernel that
+# stays as steep as it was, to this share. One that training flattens (SIREN, FINER: .05 to .5) wants S at first.
 FLATTENED, STEADY = 3.0, 0.7
 MODE = 64
 # A trial must be this much better than what is in use: a choice that goes to and fro costs more than either.
