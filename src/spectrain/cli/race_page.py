@@ -71,7 +71,7 @@ def _table(rows: Sequence[Standing], race: Any, metric: Metric) -> str:
     for s in rows:
         kinds = " ".join(["" if s.baseline else "ours", "best" if s.final == best else ""]).strip()
         ends = (page.number(min(s.finals)), page.number(max(s.finals)))
-        spread = " – ".join(ends) if len(s.finals) > 1 else "one seed"
+        spread = " – ".join(dict.fromkeys(ends))  # of one seed its value
         cells = [
             page.text_cell(s.method),
             page.text_cell("baseline" if s.baseline else "ours"),

@@ -110,7 +110,7 @@ def test_what_is_written(trained: list[list[str]], tmp_path: Path) -> None:
     page = (tmp_path / "index.html").read_text()
     assert "camera_64" in page and "<svg" in page and "The loss is nan." in page
     assert "Failed:<br>soap_S, seed 1, rate 0.02, batch own: The loss is nan." in page
-    assert ">one seed<" not in page
+    assert "25 – 25" not in page and "failed – 23" in page
     links = re.findall(r'(?:src|href)="(?!#|data:)([^"]*)"', page)
     assert links == [], "the page opens offline"
     figures = re.findall(r'id="(\w+?)_figure_1"', page)
