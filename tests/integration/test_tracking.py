@@ -120,6 +120,14 @@ def test_a_sweep_of_studies_shows_each_its_headline_and_figure(tmp_path: Path) -
         assert part.exit_code == 0 and "figures/circle/path" in part.rows[-1]
 
 
+def test_a_study_shows_what_moves(tmp_path: Path) -> None:
+    tiny = ("picture=17", "width=16", "rank=8", "steps=4")
+    outcome = call("experiment=spectral_bias", "logger=wandb", "paths.run_dir=r", *(f"study.{word}" for word in tiny))
+    assert outcome.code == 0, outcome.err
+    (part,) = parts(tmp_path / "r")
+    assert part.rows[-1]["figures/spectral_bias_over_time/path"].endswith(".gif")
+
+
 def test_the_table_of_modes_has_the_bands_energy(tracked: Path) -> None:
     with (tracked / "modes.csv").open(newline="") as file:
         modes = list(csv.DictReader(file))

@@ -23,17 +23,17 @@ def finish_study(
     summary = {**findings.headline, **environment()}
     outputs = Outputs()
     outputs.write_summary(folder, summary)
-    drawn = []
+    drawn, moving = [], [folder / "figures" / name for name in findings.animations]
     if figures:
         outputs.write("figures", lambda: (folder / "figures").mkdir(exist_ok=True))
         drawn = save_figures(outputs, folder / "figures", dict(findings.figures))
-        for name, write in findings.animations.items():
-            outputs.write(name, functools.partial(write, folder / "figures" / name))
+        for path in moving:
+            outputs.write(path.name, functools.partial(findings.animations[path.name], path))
     table = Table(show_header=False, box=None, pad_edge=False)
     rows = [*findings.table, ("summary", str(folder / "summary.json"))]
     for row in [*rows, ("figures", str(folder / "figures"))] if figures else rows:
         table.add_row(*row)
     Console(file=sys.stdout, highlight=False, width=200).print(table)
-    show(loggers, summary, drawn, step=0)
+    show(loggers, summary, drawn, moving=[path for path in moving if path.exists()], step=0)
     outputs.finish()
     return summary

@@ -6,7 +6,7 @@ show the same. The rest goes where it can be shown: histograms, figures, the tab
 
 import csv
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -96,13 +96,14 @@ def show(
     drawn: list[tuple[str, Path, Figure]],
     modes: Mapping[str, list[float]] | None = None,
     *,
+    moving: Sequence[Path] = (),
     step: int,
 ) -> None:
-    """Send the end of a run to its trackers and close them: figures, the table of modes, the summary, checkpoints."""
+    """Send the end of a run to its trackers and close them: figures, animations, the table of modes, the summary."""
     for tracker in trackers(loggers):
         inner: Any = tracker.inner
         if isinstance(inner, WandbRun):
-            tracker.put(partial(_show_wandb, inner, summary, drawn, modes, step))
+            tracker.put(partial(_show_wandb, inner, summary, drawn, modes, moving, step))
         elif isinstance(inner, TensorBoardLogger):
             tracker.put(partial(_show_tensorboard, inner, drawn, step))
         _close(tracker)
@@ -123,8 +124,11 @@ def _close(tracker: Tracker, exit_code: int = 0) -> None:
     tracker.close("failed" if exit_code else "success", finish)
 
 
-def _show_wandb(inner: WandbRun, summary: Mapping[str, Any], drawn: Any, modes: Any, step: int) -> None:
+def _show_wandb(
+    inner: WandbRun, summary: Mapping[str, Any], drawn: Any, modes: Any, moving: Sequence[Path], step: int
+) -> None:
     media: dict[str, Any] = {f"figures/{name}": wandb.Image(str(path)) for name, path, _ in drawn}
+    media |= {f"figures/{path.stem}_over_time": wandb.Video(str(path), format="gif") for path in moving}
     if modes is not None:
         rows = [[v if math.isfinite(v) else None for v in row] for row in zip(*modes.values(), strict=True)]
         media["spectrum/modes"] = wandb.Table(columns=list(modes), data=rows)
