@@ -26,7 +26,7 @@ from spectrain.errors import InputError
 from spectrain.lightning.outputs import write_json
 
 SHORTEST = 4  # steps of the first short run
-OFF = 0.1  # of the budget: a first trial whose time differs by more is made anew
+OFF = 0.05  # of the budget: a first trial whose time differs by more is made anew
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def _trials(
 ) -> tuple[list[Result], dict[tuple[float, Contest], int]]:
     """All trials of the first seed, and the steps that fill each budget.
 
-    These are told by the short run, and by the first trial, which is made anew where it ends a tenth off its budget
+    These are told by the short run, and by the first trial, which is made anew where it ends a twentieth off its budget
     (twice at most).
     """
     results, steps = [], {}
