@@ -4,12 +4,14 @@
     python scripts/benchmarks/auto.py --model siren --optimizer soap --size 128
     python scripts/benchmarks/auto.py --model mlp --optimizer soap --sides off on guarded
     python scripts/benchmarks/auto.py --model finer --optimizer soap --size 48 --steps 60 --sides off on 10 20 40
+    python scripts/benchmarks/auto.py --steps 5 --sides off  # what auto sees in five steps without S
 
 Each run is a process of its own with one thread, under the Trainer, full batch, the configuration's defaults for model,
 optimizer and spectrum. Everything is charged: kernels, eigenpairs, interpolation, looks, trials. The target is the
 final PSNR (of the training loss) of the run without S, less .1 dB, for all sides. "steps" and "CPU" are the steps and
 the CPU seconds to that target, over those of the better of off and on; steps are exact, CPU seconds waver with what
-else the machine does.
+else the machine does. "ratios" are lambda_1/lambda_64 after a run without S: of J J^T, and of J D J^T in the
+optimizer's metric.
 """
 
 import argparse
@@ -31,6 +33,7 @@ from spectrain import AutoPreconditioner, SamplePreconditioner, models, spectral
 from spectrain.data import ImageDataModule
 from spectrain.lightning import AutoCallback, SpectrumCallback, WideNetworkModule
 from spectrain.optim import cosine
+from spectrain.preconditioners.choice import eigenvalue_ratio
 
 RATES = {"mlp": 0.01, "fourier": 0.01, "siren": 0.001, "gauss": 0.001, "finer": 0.001}  # conf/model
 OPTIMIZERS = {
@@ -93,9 +96,12 @@ def run_cell(cell: dict[str, Any]) -> dict[str, Any]:
     )  # fmt: skip
     trainer.fit(module, datamodule=data)
     guard = {} if module.guard is None else {"guard": (module.guard.shrunk_steps, module.guard.rejected_steps)}
-    choice = {}
+    choice: dict[str, Any] = {}
     if isinstance(preconditioner, AutoPreconditioner):
         choice = {"on": preconditioner.name, "looks": [round(ratio, 1) for ratio in preconditioner.looks]}
+    if side == "off":
+        found = (spectrum.spectrum_now(module, optimizer) for optimizer in (None, trainer.optimizers[0]))
+        choice = {"ratios": [round(eigenvalue_ratio(each), 1) for each in found]}
     spent = {"refreshes": spectrum.refreshes, "share": spectrum.share, "trial_seconds": auto.trial_seconds}
     return {**cell, "curve": curve.points, **spent, **guard, **choice}
 
@@ -126,7 +132,7 @@ def compare(cell: dict[str, Any], sides: list[str]) -> None:
     better = [min(places[side][i] for side in ("off", "on") if side in places) for i in (0, 1)]
     for side, result in results.items():
         steps, seconds = (place / best for place, best in zip(places[side], better, strict=True))
-        notes = {name: result[name] for name in ("on", "looks", "guard") if name in result}
+        notes = {name: result[name] for name in ("on", "looks", "guard", "ratios") if name in result}
         print(
             f"{cell['model']:<8}{cell['optimizer']:<5}{cell['size']:>4}  {side:<8}"
             f"{psnr(result['curve'][-1][1]):6.2f} dB"
